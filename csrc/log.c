@@ -1,0 +1,373 @@
+/* log.c -- appending: reserve ahead, publish, seal, sync (log.h). */
+#include <errno.h>
+#include <string.h>
+
+#include "error.h"
+#include "log.h"
+
+/* Small stores stay small: reserve a quarter of what is there, within these bounds. */
+#define EXTEND_MIN (UINT64_C(64) << 10)
+#define EXTEND_MAX (UINT64_C(4) << 20)
+
+static struct segment_entry *entry_of(const struct log *log, uint64_t id)
+{
+    return &log->shared->segments[id % SEGMENT_SLOT_COUNT];
+}
+
+/* ---- Blocks ahead of the tail ---- */
+
+/* Give the active segment blocks up to `end`, and zeros in the page cache where `zero`: pages that
+ * are there cost the append a tenth of what a hole costs it, and no conversion at the sync. The
+ * caller holds the extend lock, without which the zeros could fall on records. */
+static int extend(struct log *log, struct segment *segment, uint64_t from, uint64_t end, bool zero)
+{
+    char name[32];
+    int error = log->os->file_reserve(log->os, segment->fd, from, end - from);
+    for (uint64_t at = from; error == 0 && zero && at < end;) {
+        uint64_t size = end - at < LOG_DIRECT_SIZE ? end - at : LOG_DIRECT_SIZE;
+        error = log->os->file_write(log->os, segment->fd, log->zeros, (size_t)size, at);
+        at += size;
+    }
+    if (error == 0) {
+        atomic_store(&log->shared->reserved, position_make(segment->id, end));
+        return PYKV_OK;
+    }
+    log_segment_name(segment->id, name);
+    return error_os(error, name, from, "extend");
+}
+
+static uint64_t extend_target(uint64_t need, uint64_t capacity)
+{
+    uint64_t step = need / 4;
+    step = step < EXTEND_MIN ? EXTEND_MIN : step > EXTEND_MAX ? EXTEND_MAX : step;
+    uint64_t target = (need + step + 4095) & ~UINT64_C(4095);
+    return target < capacity ? target : capacity;
+}
+
+/* (W) Blocks up to `end` of the active segment; `direct`: the caller writes them itself. */
+static int ensure(struct log *log, uint64_t end, bool direct)
+{
+    int status = PYKV_OK;
+    bool died;
+    if (position_offset(atomic_load(&log->shared->reserved)) >= end)
+        return PYKV_OK;
+    shared_lock_acquire(&log->shared->extend, log->process, &died);
+    uint64_t from = position_offset(atomic_load(&log->shared->reserved));
+    if (from < end) {
+        uint64_t target = direct ? end : extend_target(end, log->append->capacity);
+        status = extend(log, log->append, from, target, !direct);
+        if (status != PYKV_OK && target > end)      /* the disk is nearly full: just what we need */
+            status = extend(log, log->append, from, end, true);
+    }
+    shared_lock_release(&log->shared->extend, log->process);
+    return status;
+}
+
+void log_extend_ahead(struct log *log)
+{
+    struct shared *shared = log->shared;
+    struct segment *segment;
+    bool died;
+    shared_lock_acquire(&shared->extend, log->process, &died);
+    uint64_t reserved = atomic_load(&shared->reserved), tail = atomic_load(&shared->tail);
+    uint64_t id = position_segment(tail), from = position_offset(reserved);
+    if (position_segment(reserved) == id && log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment) == PYKV_OK) {
+        uint64_t target = extend_target(position_offset(tail), segment->capacity);
+        if (target > from && extend(log, segment, from, target, true) == PYKV_OK && segment->base != NULL &&
+            segment->writable)
+            log->os->advise(log->os, segment->base + from, (size_t)(target - from), OS_POPULATE_WRITE);
+    }
+    shared_lock_release(&shared->extend, log->process);
+}
+
+/* ---- Segments ---- */
+
+/* The next id whose slot is free. Slot 4095 marks links in the keydir. */
+static int next_id(const struct log *log, uint64_t *out)
+{
+    uint64_t id = log->shared->segment_id_next;
+    for (uint32_t tries = 0; tries < SEGMENT_SLOT_COUNT; tries++, id++) {
+        if (id % SEGMENT_SLOT_COUNT == KEYDIR_SEGMENT_SLOT_LINK || id == 0)
+            continue;
+        if (atomic_load(&entry_of(log, id)->id) == 0) {
+            *out = id;
+            return PYKV_OK;
+        }
+    }
+    return error_set(PYKV_FULL, 0, NULL, 0, "the store has %u segments, which is the most it can have",
+                     SEGMENT_SLOT_COUNT - 1);
+}
+
+/* Create the file of segment `id`: header and first zeros. */
+static int segment_create(struct log *log, uint64_t id, uint64_t capacity)
+{
+    const struct os *os = log->os;
+    struct segment_header header = { .kind = SEGMENT_LOG, .id = id, .capacity = capacity };
+    uint8_t bytes[SEGMENT_HEADER_SIZE];
+    char name[32];
+    int fd = -1;
+
+    log_segment_name(id, name);
+    memcpy(header.store_id, log->store_id, sizeof header.store_id);
+    memcpy(header.hash_key, log->hash_key, sizeof header.hash_key);
+    segment_header_encode(bytes, &header);
+    int error = os->file_open(os, log->dir, name, OS_CREATE, log->file_mode, &fd);
+    if (error != 0)
+        return error_set(error == EEXIST ? PYKV_CONFLICT : error_os(error, name, 0, "create"), error,
+                         name, 0, "cannot create %s: %s", name, strerror(error));
+    uint64_t size = capacity < EXTEND_MIN ? capacity : EXTEND_MIN;
+    error = os->file_reserve(os, fd, 0, size);
+    if (error == 0)
+        error = os->file_write(os, fd, bytes, sizeof bytes, 0);
+    if (error == 0)
+        error = os->file_write(os, fd, log->zeros, (size_t)(size - sizeof bytes), sizeof bytes);
+    (void)os->file_close(os, fd);
+    if (error == 0)
+        return PYKV_OK;
+    (void)os->file_remove(os, log->dir, name);
+    return error_os(error, name, 0, "extend");
+}
+
+/* Create and register a segment that nothing refers to yet. */
+static int segment_begin(struct log *log, uint64_t capacity, struct segment **out)
+{
+    struct shared *shared = log->shared;
+    uint64_t id = 0;
+    int status;
+    do {    /* a file of that name is the leftover of one who died here: ids are never used twice */
+        if ((status = next_id(log, &id)) != PYKV_OK)
+            return status;
+        shared->segment_id_next = id + 1;
+        status = segment_create(log, id, capacity);
+    } while (status == PYKV_CONFLICT);
+    if (status != PYKV_OK)
+        return status;
+
+    struct segment_entry *entry = entry_of(log, id);
+    entry->capacity = capacity;
+    entry->kind = SEGMENT_LOG;
+    atomic_store(&entry->length, 0);
+    atomic_store(&entry->live_bytes, 0);
+    atomic_store(&entry->synced, 0);
+    atomic_store_explicit(&entry->id, id, memory_order_release);
+    status = log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), out);
+    if (status != PYKV_OK) {
+        char name[32];
+        log_segment_name(id, name);
+        atomic_store(&entry->id, 0);
+        (void)log->os->file_remove(log->os, log->dir, name);
+    }
+    return status;
+}
+
+/* Without mappings of sealed segments the active one is still mapped, for the appends alone. */
+static int append_attach(struct log *log, struct segment *segment)
+{
+    if (log->append == segment)
+        return PYKV_OK;
+    if (segment->base == NULL) {
+        void *base;
+        char name[32];
+        int error = log->os->map(log->os, segment->fd, 0, (size_t)segment->capacity, true, &base);
+        log_segment_name(segment->id, name);
+        if (error != 0)
+            return error_os(error, name, 0, "map");
+        segment->map_size = (size_t)segment->capacity;
+        segment->base = base;
+    }
+    if (log->pread && log->append != NULL) {
+        log->os->unmap(log->os, log->append->base, log->append->map_size);
+        log->append->base = NULL;
+    }
+    log->append = segment;
+    return PYKV_OK;
+}
+
+/* (W) End the active segment with a SEAL that names its successor. The room for it was kept. */
+static void seal(struct log *log, uint64_t next)
+{
+    struct shared *shared = log->shared;
+    uint64_t tail = atomic_load(&shared->tail), offset = position_offset(tail);
+    struct record record = { .flags = RECORD_SEAL, .sequence = shared_sequence(shared), .previous = next };
+    uint8_t *bytes = log_memory(log, tail);
+    atomic_store(&shared->writing_end, tail + RECORD_BARE_SIZE / RECORD_ALIGNMENT);
+    record_encode(bytes, &record, record_seed(log->append->seed, offset));
+    log->os->stored(log->os, log->append->fd, offset, bytes, RECORD_BARE_SIZE);
+    atomic_store_explicit(&entry_of(log, log->append->id)->length, offset + RECORD_BARE_SIZE,
+                          memory_order_release);
+}
+
+/* As segments grow in number they grow in size, so that 4,095 of them hold whatever there is. */
+static uint64_t usual_capacity(const struct log *log)
+{
+    uint64_t used = 0, capacity = log->segment_size;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        used += atomic_load_explicit(&log->shared->segments[i].id, memory_order_relaxed) != 0;
+    for (; used > SEGMENT_SLOT_COUNT / 4 && capacity < (UINT64_C(1) << 30); used -= SEGMENT_SLOT_COUNT / 8)
+        capacity *= 2;
+    return capacity;
+}
+
+int log_roll(struct log *log, uint64_t capacity)
+{
+    struct shared *shared = log->shared;
+    struct segment *segment, *old = log->append;
+    bool died;
+    uint64_t usual = usual_capacity(log);
+    capacity = capacity > usual ? capacity : usual;
+    int status = segment_begin(log, capacity, &segment);
+    if (status != PYKV_OK)
+        return status;
+    if (position_segment(atomic_load(&shared->tail)) != 0)
+        seal(log, segment->id);
+    status = append_attach(log, segment);
+    if (status != PYKV_OK) {
+        if (old != NULL)
+            atomic_store(&entry_of(log, old->id)->length, 0);
+        return status;      /* the new one stays unused: log_repair() or recovery removes it */
+    }
+    uint64_t first = capacity < EXTEND_MIN ? capacity : EXTEND_MIN;
+    uint64_t tail = position_make(segment->id, SEGMENT_HEADER_SIZE);
+    shared_lock_acquire(&shared->extend, log->process, &died);
+    atomic_store(&shared->reserved, position_make(segment->id, first));
+    atomic_store(&shared->writing_end, tail);
+    atomic_store_explicit(&shared->tail, tail, memory_order_release);
+    shared_lock_release(&shared->extend, log->process);
+    return PYKV_OK;
+}
+
+/* ---- Appending ---- */
+
+static uint64_t disk_size(const struct log *log)
+{
+    uint64_t sum = position_offset(atomic_load(&log->shared->reserved));
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        sum += atomic_load_explicit(&log->shared->segments[i].length, memory_order_relaxed);
+    return sum;
+}
+
+int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *position)
+{
+    struct shared *shared = log->shared;
+    uint64_t tail = atomic_load(&shared->tail), offset = position_offset(tail);
+    uint64_t need = SEGMENT_HEADER_SIZE + size + LOG_SEAL_ROOM;
+    struct segment *segment;
+    int status = log_segment(log, (uint32_t)(position_segment(tail) % SEGMENT_SLOT_COUNT), &segment);
+    if (status == PYKV_OK)
+        status = append_attach(log, segment);
+    if (status != PYKV_OK)
+        return status;
+
+    if (size > LOG_CAPACITY_MAX - SEGMENT_HEADER_SIZE - LOG_SEAL_ROOM ||
+        last > LOG_RECORD_OFFSET_MAX - SEGMENT_HEADER_SIZE)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "a batch of %llu bytes is more than a segment can hold",
+                         (unsigned long long)size);
+    if (log->disk_size_max != 0 && offset + size > position_offset(atomic_load(&shared->reserved)) &&
+        disk_size(log) + size > log->disk_size_max)
+        return error_set(PYKV_FULL, 0, NULL, 0, "the store's limit of %llu bytes is reached",
+                         (unsigned long long)log->disk_size_max);
+    if (offset > segment->capacity || size + LOG_SEAL_ROOM > segment->capacity - offset ||
+        last > LOG_RECORD_OFFSET_MAX - offset) {
+        if ((status = log_roll(log, need)) != PYKV_OK)
+            return status;
+        tail = atomic_load(&shared->tail);
+    }
+    status = ensure(log, position_offset(tail) + size + LOG_SEAL_ROOM, size > LOG_DIRECT_SIZE);
+    if (status != PYKV_OK)
+        return status;
+    atomic_store(&shared->writing_end, tail + size / RECORD_ALIGNMENT);
+    *position = tail;
+    return PYKV_OK;
+}
+
+int log_write(struct log *log, uint64_t offset, const void *bytes, size_t size)
+{
+    char name[32];
+    int error = log->os->file_write(log->os, log->append->fd, bytes, size, offset);
+    log_segment_name(log->append->id, name);
+    return error == 0 ? PYKV_OK : error_os(error, name, offset, "write");
+}
+
+void log_publish(struct log *log, uint64_t position, uint64_t size)
+{
+    if (size <= LOG_DIRECT_SIZE)
+        log->os->stored(log->os, log->append->fd, position_offset(position), log_memory(log, position), (size_t)size);
+    uint64_t tail = position + size / RECORD_ALIGNMENT;
+    atomic_store_explicit(&log->shared->tail, tail, memory_order_release);
+    atomic_store_explicit(&log->shared->writing_end, tail, memory_order_release);
+}
+
+int log_repair(struct log *log)
+{
+    struct shared *shared = log->shared;
+    uint64_t tail = atomic_load(&shared->tail), active = position_segment(tail);
+    struct segment *segment;
+    int status = log_segment(log, (uint32_t)(active % SEGMENT_SLOT_COUNT), &segment);
+    if (status == PYKV_OK)
+        status = append_attach(log, segment);
+    if (status != PYKV_OK)
+        return status;
+    /* A seal without its successor: the segment goes on. */
+    atomic_store(&entry_of(log, active)->length, 0);
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        uint64_t id = atomic_load(&shared->segments[i].id);
+        if (id > active && shared->segments[i].kind == SEGMENT_LOG) {
+            char name[32];
+            log_segment_name(id, name);
+            atomic_store(&shared->segments[i].id, 0);
+            (void)log->os->file_remove(log->os, log->dir, name);
+        }
+    }
+    /* What the dead one wrote behind the tail must not be there when shorter records end before it. */
+    uint64_t from = position_offset(tail), end = position_offset(atomic_load(&shared->reserved));
+    uint64_t dirty = position_offset(atomic_load(&shared->writing_end)) + LOG_SEAL_ROOM;
+    end = dirty < end ? dirty : end;
+    for (uint64_t at = from; at < end;) {
+        uint64_t size = end - at < LOG_DIRECT_SIZE ? end - at : LOG_DIRECT_SIZE;
+        int error = log->os->file_write(log->os, segment->fd, log->zeros, (size_t)size, at);
+        if (error != 0)
+            return error_os(error, "segment", at, "clear");
+        at += size;
+    }
+    atomic_store(&shared->writing_end, tail);
+    return PYKV_OK;
+}
+
+/* ---- Durability ---- */
+
+static int sync_segment(struct log *log, uint64_t id)
+{
+    struct segment *segment;
+    char name[32];
+    int status = log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment);
+    if (status != PYKV_OK)
+        return status;
+    int error = log->os->file_sync(log->os, segment->fd);
+    log_segment_name(id, name);
+    return error == 0 ? PYKV_OK : error_os(error, name, 0, "sync");
+}
+
+int log_sync(struct log *log, uint64_t target)
+{
+    struct shared *shared = log->shared;
+    uint64_t from = position_segment(atomic_load(&shared->durable)), to = position_segment(target);
+    int status;
+    if (atomic_load(&shared->directory_synced) < to) {
+        int error = log->os->dir_sync(log->os, log->dir);
+        if (error != 0)
+            return error_os(error, "", 0, "sync the directory of");
+        atomic_store(&shared->directory_synced, to);
+    }
+    for (uint64_t id = from; id <= to; id++) {
+        struct segment_entry *entry = entry_of(log, id);
+        if (atomic_load(&entry->id) != id || entry->kind != SEGMENT_LOG || atomic_load(&entry->synced))
+            continue;
+        bool sealed = atomic_load(&entry->length) != 0 && id != to;
+        if ((status = sync_segment(log, id)) != PYKV_OK)
+            return status;
+        if (sealed)
+            atomic_store(&entry->synced, 1);
+    }
+    atomic_fetch_add(&shared->sync_count, 1);
+    return PYKV_OK;
+}

@@ -1,0 +1,125 @@
+/* log.h -- the segments of the log: open, read, append, seal. Appends go to one active segment, in
+ * memory that is mapped, zeroed and has its blocks ahead of the tail; all others are sealed and
+ * never change. Functions marked (W) need the writer lock. */
+#ifndef PYKV_LOG_H
+#define PYKV_LOG_H
+
+#include <pthread.h>
+
+#include "pykv.h"
+#include "shared.h"
+
+#define LOG_SEAL_ROOM RECORD_BARE_SIZE          /* kept free behind every frame */
+#define LOG_DIRECT_SIZE (UINT64_C(1) << 20)     /* longer frames are written, not copied to the map */
+#define LOG_CAPACITY_MAX (UINT64_C(1) << 34)
+#define LOG_RECORD_OFFSET_MAX ((UINT64_C(1) << 32) - RECORD_ALIGNMENT)  /* what a location can say */
+
+struct segment {                /* one process's view of a segment */
+    uint64_t id;
+    int fd;
+    uint8_t *base;              /* mapping of `map_size` bytes, or NULL */
+    size_t map_size;
+    uint64_t capacity;
+    uint32_t seed;
+    _Atomic bool writable;      /* the mapping is */
+    _Atomic uint32_t references;
+    const struct os *os;
+    struct segment *retired;    /* next in the list of those whose slot has a new owner */
+};
+
+struct log {
+    const struct os *os;
+    int dir;
+    struct shared *shared;
+    const struct process *process;
+    uint8_t store_id[16], hash_key[16];
+    uint64_t segment_size;      /* capacity of a new one, unless a frame needs more */
+    uint64_t disk_size_max;     /* of all segments; 0: none */
+    uint32_t file_mode;
+    bool writable, pread;
+    _Atomic(struct segment *) segments[SEGMENT_SLOT_COUNT];
+    struct segment *append;     /* (W) the active one, mapped writable */
+    struct segment *retired;
+    pthread_mutex_t mutex;      /* of `segments` and `retired` */
+    uint8_t *zeros;             /* LOG_DIRECT_SIZE bytes */
+};
+
+int log_init(struct log *log);              /* the fields above `segments` have been set */
+void log_release(struct log *log);
+void log_segment_name(uint64_t id, char out[32]);   /* "segment-0000000001" */
+
+/* The segment in `slot`, opened and mapped on first use. PYKV_CORRUPT if it is missing, shorter
+ * than it should be, or not this store's. */
+int log_segment(struct log *log, uint32_t slot, struct segment **out);
+/* Open it anew at the next use: its file has changed. Only while nobody else reads the log. */
+void log_forget(struct log *log, uint64_t id);
+void segment_release(struct segment *segment);      /* drop a reference */
+/* Bytes of the segment that hold records: up to the tail, or to where it was sealed. */
+uint64_t log_limit(const struct log *log, const struct segment *segment);
+
+/* Where the bytes of a record are put when segments are not mapped. */
+struct log_reader {
+    const struct os *os;
+    uint8_t *large;
+    size_t large_size;
+    uint8_t small[2048];
+};
+static inline void log_reader_init(struct log_reader *reader, const struct os *os)
+{
+    reader->os = os;
+    reader->large = NULL;
+    reader->large_size = 0;
+}
+void log_reader_release(struct log_reader *reader);
+
+/* The record at `location`, verified. Its bytes are valid until the reader's next use (the mapped
+ * ones: until the store is closed). PYKV_CORRUPT if it does not verify. */
+int log_read(struct log *log, uint64_t location, struct log_reader *reader, struct record *out);
+/* Its header and key alone, not verified: enough for a writer to tell whose record it replaces,
+ * even where the value is damaged. value is NULL. */
+int log_peek(struct log *log, uint64_t location, struct log_reader *reader, struct record *out);
+/* Start fetching a record of a mapped segment into the cache. */
+void log_prefetch(struct log *log, uint64_t location);
+
+/* (W) Make room for a frame of `size` bytes whose last record begins `last` bytes from its start:
+ * seals the active segment and begins another if need be, reserves blocks. *position is where the
+ * frame goes. On failure (PYKV_FULL...) the log is as it was. */
+int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *position);
+/* (W) Where to write a frame of at most LOG_DIRECT_SIZE that was prepared at `position`. */
+static inline uint8_t *log_memory(const struct log *log, uint64_t position)
+{
+    return log->append->base + position_offset(position);
+}
+/* (W) Write bytes of a longer one through the file. */
+int log_write(struct log *log, uint64_t offset, const void *bytes, size_t size);
+/* (W) Put the frame into the log: the point from which it counts. */
+void log_publish(struct log *log, uint64_t position, uint64_t size);
+/* (W) After a death: zero what the dead writer may have left behind the tail, and undo a half-made
+ * segment. */
+int log_repair(struct log *log);
+/* (W) Begin a new active segment, with no predecessor (`tail` 0) or after sealing the present one. */
+int log_roll(struct log *log, uint64_t capacity);
+
+/* Reserve and zero ahead of the tail, and protect mappings of sealed segments: the helper's work. */
+void log_extend_ahead(struct log *log);
+/* Make the log durable up to `target` at least: one fdatasync for each segment not yet synced.
+ * The caller holds the sync lock. */
+int log_sync(struct log *log, uint64_t target);
+
+/* Walk over the frames of a segment from `offset` to `limit`. `each` gets every record in order,
+ * members of frames only once their whole frame has verified; a nonzero result stops the walk and
+ * is returned. *end is where the first frame that does not verify begins (or `limit`); *sealed is
+ * the id of the next segment, if a SEAL was met there. Marks are told by `each` too. */
+struct log_walk {
+    struct log *log;
+    struct segment *segment;
+    uint64_t offset, limit;
+    uint64_t sealed;            /* id of the next segment, 0: no SEAL met */
+    int (*each)(void *context, const struct record *record, uint64_t location);
+    void *context;
+};
+int log_walk(struct log_walk *walk);
+/* Move walk->offset from a damaged place to the next frame that verifies, or to the limit. */
+int log_walk_resync(struct log_walk *walk);
+
+#endif

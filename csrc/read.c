@@ -1,0 +1,316 @@
+/* read.c -- lookups. A reader takes no lock: it notes the published sequence, follows a slot of the
+ * keydir into the log, and checks what it finds there. Three things can be in its way:
+ *
+ *   a record newer than the sequence it noted: the batch is not wholly visible yet, or became so
+ *       meanwhile; the record names the one it replaces, and the reader steps back to it;
+ *   a slot that moved while it looked: keydir_probe_moved() tells, and it looks again;
+ *   a record that does not verify: damage, if the slot still points there; else the reader was
+ *       overtaken, and looks again. */
+#include <string.h>
+
+#include "rows.h"
+#include "store.h"
+
+#define GROUP 32u       /* keys whose cache misses overlap in a call for many */
+
+static bool key_equal(const struct record *record, const uint8_t *key, size_t key_size)
+{
+    return record->key_size == key_size && memcmp(record->key, key, key_size) == 0;
+}
+
+int store_step_back(struct pykv_store *store, uint64_t sequence, struct log_reader *reader,
+                    struct record *record)
+{
+    uint8_t small[256], *key = small;
+    uint32_t key_size = record->key_size;
+    int status = PYKV_OK;
+    if (record->sequence <= sequence)
+        return PYKV_OK;
+    if (key_size > sizeof small && (key = store->os->alloc(store->os, key_size)) == NULL)
+        return error_no_memory(key_size);
+    memcpy(key, record->key, key_size);     /* the reader's memory is about to be used again */
+    while (status == PYKV_OK && record->sequence > sequence) {
+        uint64_t newer = record->sequence;
+        if (record->previous == 0)
+            status = PYKV_NOT_FOUND;
+        else if ((status = log_read(&store->log, record->previous, reader, record)) == PYKV_OK &&
+                 (!key_equal(record, key, key_size) || record->sequence >= newer))
+            status = error_corrupt("keydir", 0, "a version chain leads to another key");
+    }
+    if (key != small)
+        store->os->release(store->os, key);
+    return status;
+}
+
+/* What a candidate location holds for `key`: PYKV_OK and the record, PYKV_NOT_FOUND if it is
+ * another key's or the key did not exist then, or a failure. */
+static int read_candidate(struct pykv_store *store, uint64_t sequence, uint64_t location,
+                          const uint8_t *key, size_t key_size, struct log_reader *reader,
+                          struct record *out, bool *ours)
+{
+    int status = log_read(&store->log, location, reader, out);
+    *ours = false;
+    if (status != PYKV_OK)
+        return status;
+    if (out->flags & ~(RECORD_TOMBSTONE | RECORD_EXPIRY | RECORD_MEMBER) || !key_equal(out, key, key_size))
+        return PYKV_NOT_FOUND;
+    *ours = true;
+    status = store_step_back(store, sequence, reader, out);
+    if (status == PYKV_OK && out->flags & RECORD_TOMBSTONE)
+        status = PYKV_NOT_FOUND;
+    return status;
+}
+
+/* One pass over the candidates. *again: overtaken, look once more. */
+static int find_once(struct pykv_store *store, uint64_t sequence, uint64_t hash, const uint8_t *key,
+                     size_t key_size, struct log_reader *reader, struct record *out, bool *again)
+{
+    struct keydir_probe probe;
+    uint64_t location;
+    bool ours;
+    int damaged = PYKV_OK;
+    *again = false;
+    int status = keydir_probe(store->keydir, hash, &probe);
+    if (status != PYKV_OK)
+        return status;
+    while ((location = keydir_probe_next(store->keydir, &probe)) != 0) {
+        status = read_candidate(store, sequence, location, key, key_size, reader, out, &ours);
+        if (ours ? status == PYKV_OK || status == PYKV_NOT_FOUND : status == PYKV_NO_MEMORY || status == PYKV_IO)
+            return status;
+        if (status == PYKV_NOT_FOUND || status == PYKV_OK)
+            continue;
+        /* A record that cannot be read may be the key's: go on, another may prove to be it. */
+        if (!keydir_holds(store->keydir, hash, location)) {
+            *again = true;
+            return PYKV_NOT_FOUND;
+        }
+        damaged = status;
+    }
+    if (keydir_probe_moved(store->keydir, &probe)) {
+        *again = true;
+        return PYKV_NOT_FOUND;
+    }
+    return damaged != PYKV_OK ? damaged : PYKV_NOT_FOUND;
+}
+
+int store_find(struct pykv_store *store, uint64_t sequence, uint64_t hash, const uint8_t *key,
+               size_t key_size, struct log_reader *reader, struct record *out)
+{
+    bool again;
+    int status;
+    do
+        status = find_once(store, sequence, hash, key, key_size, reader, out, &again);
+    while (__builtin_expect(again, 0));
+    return status;
+}
+
+/* The present record of `key`, not expired. */
+static int find_live(struct pykv_store *store, uint64_t hash, const uint8_t *key, size_t key_size,
+                     struct log_reader *reader, struct record *out)
+{
+    int status = store_find(store, shared_sequence(store->shared), hash, key, key_size, reader, out);
+    return status == PYKV_OK && record_expired(store, out) ? PYKV_NOT_FOUND : status;
+}
+
+static int check_key(size_t key_size)
+{
+    if (key_size <= PYKV_KEY_SIZE_MAX)
+        return PYKV_OK;
+    return error_set(PYKV_INVALID, 0, NULL, 0, "a key of %zu bytes is longer than %u", key_size, PYKV_KEY_SIZE_MAX);
+}
+
+/* ---- One key ---- */
+
+int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, uint8_t *buffer,
+                 size_t capacity, uint64_t *version)
+{
+    struct log_reader reader;
+    struct record record;
+    int64_t size = 0;
+    int status = check_key(key_size);
+    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+        return -1000 + status;
+    log_reader_init(&reader, store->os);
+    status = find_live(store, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
+    if (status == PYKV_OK) {
+        size = record.value_size;
+        if (record.value_size <= capacity && record.value_size != 0)
+            memcpy(buffer, record.value, record.value_size);
+        if (version != NULL)
+            *version = record.sequence;
+    }
+    log_reader_release(&reader);
+    store_leave(store);
+    return status == PYKV_OK ? size : -1000 + status;
+}
+
+int pykv_contains(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t *expiry_ms)
+{
+    struct log_reader reader;
+    struct record record;
+    int status = check_key(key_size);
+    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+        return status;
+    log_reader_init(&reader, store->os);
+    status = find_live(store, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
+    if (status == PYKV_OK && expiry_ms != NULL)
+        *expiry_ms = record.flags & RECORD_EXPIRY ? record.expiry : 0;
+    log_reader_release(&reader);
+    store_leave(store);
+    return status;
+}
+
+/* A view keeps its segment mapped, or its copy allocated. */
+struct pykv_pin {
+    const struct os *os;
+    struct segment *segment;
+    uint8_t *copy;
+};
+
+static int view_take(struct pykv_store *store, const struct record *record, struct pykv_pin *pin,
+                     const uint8_t **value)
+{
+    pin->os = store->os;
+    if (store->log.pread) {
+        pin->copy = store->os->alloc(store->os, (size_t)record->value_size + 1);
+        if (pin->copy == NULL)
+            return error_no_memory(record->value_size);
+        memcpy(pin->copy, record->value, record->value_size);
+        *value = pin->copy;
+        return PYKV_OK;
+    }
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        struct segment *segment = atomic_load(&store->log.segments[i]);
+        if (segment != NULL && record->value >= segment->base && record->value < segment->base + segment->map_size) {
+            atomic_fetch_add(&segment->references, 1);
+            pin->segment = segment;
+            *value = record->value;
+            return PYKV_OK;
+        }
+    }
+    return error_corrupt("keydir", 0, "a value lies in no segment");
+}
+
+int pykv_view(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t **value,
+              size_t *value_size, struct pykv_pin **out)
+{
+    struct log_reader reader;
+    struct record record;
+    int status = check_key(key_size);
+    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+        return status;
+    log_reader_init(&reader, store->os);
+    status = find_live(store, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
+    if (status == PYKV_OK) {
+        struct pykv_pin *pin = store->os->alloc(store->os, sizeof *pin);
+        status = pin == NULL ? error_no_memory(sizeof *pin) : view_take(store, &record, pin, value);
+        if (status == PYKV_OK) {
+            *value_size = record.value_size;
+            *out = pin;
+        } else {
+            store->os->release(store->os, pin);
+        }
+    }
+    log_reader_release(&reader);
+    store_leave(store);
+    return status;
+}
+
+void pykv_view_release(struct pykv_pin *pin)
+{
+    if (pin == NULL)
+        return;
+    segment_release(pin->segment);
+    pin->os->release(pin->os, pin->copy);
+    pin->os->release(pin->os, pin);
+}
+
+/* ---- Many keys: hash all, fetch all buckets, fetch all records, then read ---- */
+
+struct lookup {
+    const uint8_t *key;
+    uint32_t key_size;
+    uint64_t hash;
+};
+
+static int prefetch_group(struct pykv_store *store, struct lookup *group, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        group[i].hash = hash_bytes(&store->hash_key, group[i].key, group[i].key_size);
+        keydir_prefetch(store->keydir, group[i].hash);
+    }
+    for (size_t i = 0; i < count; i++) {
+        struct keydir_probe probe;
+        int status = keydir_probe(store->keydir, group[i].hash, &probe);
+        if (status != PYKV_OK)
+            return status;
+        uint64_t location = keydir_probe_next(store->keydir, &probe);
+        if (location != 0)
+            log_prefetch(&store->log, location);
+    }
+    return PYKV_OK;
+}
+
+/* Call `each` with every key's record in turn, NULL where absent. */
+static int lookup_many(struct pykv_store *store, size_t count, const uint8_t *keys,
+                       const uint32_t *key_sizes,
+                       int (*each)(void *context, size_t index, const struct record *record), void *context)
+{
+    struct lookup group[GROUP];
+    struct log_reader reader;
+    struct record record;
+    int status = PYKV_OK;
+    log_reader_init(&reader, store->os);
+    for (size_t start = 0; start < count && status == PYKV_OK; start += GROUP) {
+        size_t size = count - start < GROUP ? count - start : GROUP;
+        for (size_t i = 0; i < size && status == PYKV_OK; i++) {
+            group[i] = (struct lookup){ .key = keys, .key_size = key_sizes[start + i] };
+            keys += key_sizes[start + i];
+            status = check_key(group[i].key_size);
+        }
+        if (status == PYKV_OK)
+            status = prefetch_group(store, group, size);
+        for (size_t i = 0; i < size && status == PYKV_OK; i++) {
+            status = find_live(store, group[i].hash, group[i].key, group[i].key_size, &reader, &record);
+            if (status == PYKV_OK || status == PYKV_NOT_FOUND)
+                status = each(context, start + i, status == PYKV_OK ? &record : NULL);
+        }
+    }
+    log_reader_release(&reader);
+    return status;
+}
+
+static int append_value(void *context, size_t index, const struct record *record)
+{
+    (void)index;
+    return record == NULL ? rows_append_missing(context) : rows_append(context, record->value, record->value_size);
+}
+
+int pykv_get_many(struct pykv_store *store, size_t count, const uint8_t *keys, const uint32_t *key_sizes,
+                  struct pykv_rows *rows)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    rows_clear(rows);
+    status = lookup_many(store, count, keys, key_sizes, append_value, rows);
+    store_leave(store);
+    return status;
+}
+
+static int note_presence(void *context, size_t index, const struct record *record)
+{
+    ((uint8_t *)context)[index] = record != NULL;
+    return PYKV_OK;
+}
+
+int pykv_contains_many(struct pykv_store *store, size_t count, const uint8_t *keys,
+                       const uint32_t *key_sizes, uint8_t *present)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    status = lookup_many(store, count, keys, key_sizes, note_presence, present);
+    store_leave(store);
+    return status;
+}

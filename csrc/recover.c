@@ -1,0 +1,590 @@
+/* recover.c -- from the files of a directory to a keydir: after a reboot, for a copied directory, or
+ * when the keydir is lost.
+ *
+ * The manifest lists the segments that were sealed and durable, with their lengths: these must be
+ * whole, and damage in them is reported. Behind them comes the tail: the segments that were being
+ * written. A power cut may have taken any of its pages, so it counts up to its first hole, unless
+ * something further on proves that what is missing had been durable: the manifest's durable
+ * position, a checkpoint, or a MARK. Then it is damage, and never silently cut.
+ *
+ * What is cut is cut for good before anything new is written: later segments are removed first,
+ * then the segment is shortened, sealed and synced, and a new one begun. If we die in between, the
+ * next recovery finds the same prefix. */
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store.h"
+
+struct recovery {
+    struct pykv_store *store;
+    struct manifest manifest;
+    bool has_manifest;
+    uint64_t *ids;                  /* of the segments that are there, ascending */
+    size_t count, capacity;
+    uint64_t id_max;                /* of all names ever seen */
+    struct checkpoint checkpoint;
+    bool has_checkpoint, counting;
+    struct replay replay;
+    uint64_t durable;               /* the log up to here must be whole */
+    uint64_t position;              /* end of the valid log */
+};
+
+/* ---- What is there ---- */
+
+static int note_name(void *context, const char *name)
+{
+    struct recovery *recovery = context;
+    const struct os *os = recovery->store->os;
+    uint64_t number;
+    if (store_classify(name, &number) != 's')
+        return 0;
+    if (recovery->count == recovery->capacity) {
+        size_t capacity = recovery->capacity * 2 + 64;
+        uint64_t *grown = os->grow(os, recovery->ids, recovery->count * sizeof *grown, capacity * sizeof *grown);
+        if (grown == NULL)
+            return error_no_memory(capacity * sizeof *grown);
+        recovery->ids = grown;
+        recovery->capacity = capacity;
+    }
+    recovery->ids[recovery->count++] = number;
+    recovery->id_max = number > recovery->id_max ? number : recovery->id_max;
+    return 0;
+}
+
+static int compare_ids(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+static const struct manifest_segment *listed(const struct recovery *recovery, uint64_t id)
+{
+    for (size_t i = 0; i < recovery->manifest.count; i++)
+        if (recovery->manifest.segments[i].id == id)
+            return &recovery->manifest.segments[i];
+    return NULL;
+}
+
+/* A segment that the manifest does not list, though it was written later, was already given up. */
+static bool given_up(const struct recovery *recovery, uint64_t id)
+{
+    return recovery->has_manifest && id < recovery->manifest.segment_id_next && listed(recovery, id) == NULL;
+}
+
+static int find_segments(struct recovery *recovery)
+{
+    struct pykv_store *store = recovery->store;
+    int error = store->os->dir_list(store->os, store->dir, note_name, recovery);
+    if (error != 0)
+        return error < 0 ? error : error_os(error, store->path, 0, "list");
+    if (recovery->count > 1)
+        qsort(recovery->ids, recovery->count, sizeof *recovery->ids, compare_ids);
+    size_t kept = 0;
+    for (size_t i = 0; i < recovery->count; i++)
+        if (!given_up(recovery, recovery->ids[i]))
+            recovery->ids[kept++] = recovery->ids[i];
+    recovery->count = kept;
+    for (size_t i = 0; i < recovery->manifest.count; i++) {
+        uint64_t id = recovery->manifest.segments[i].id;
+        char name[32];
+        if (kept != 0 && bsearch(&id, recovery->ids, kept, sizeof id, compare_ids) != NULL)
+            continue;
+        log_segment_name(id, name);
+        if (!store->options.repair)
+            return error_corrupt(name, 0, "the segment is missing");
+        atomic_fetch_add(&store->damaged_records, 1);
+    }
+    return PYKV_OK;
+}
+
+/* ---- Headers ---- */
+
+static int read_header(struct recovery *recovery, uint64_t id, struct segment_header *header, uint64_t *size)
+{
+    struct pykv_store *store = recovery->store;
+    const struct os *os = store->os;
+    uint8_t bytes[SEGMENT_HEADER_SIZE];
+    struct os_stat stat = { .size = 0 };
+    char name[32];
+    size_t done = 0;
+    int fd = -1;
+    log_segment_name(id, name);
+    int error = os->file_open(os, store->dir, name, OS_READ, 0, &fd);
+    if (error != 0)
+        return error_os(error, name, 0, "open");
+    if ((error = os->file_stat(os, fd, &stat)) == 0)
+        error = os->file_read(os, fd, bytes, sizeof bytes, 0, &done);
+    (void)os->file_close(os, fd);
+    if (error != 0)
+        return error_os(error, name, 0, "read");
+    *size = stat.size;
+    int status = done == sizeof bytes ? segment_header_decode(bytes, header) : PYKV_CORRUPT;
+    if (status == PYKV_NEWER_FORMAT)
+        return error_set(status, 0, name, 8, "%s was written by a newer release of pykv", name);
+    if (status == PYKV_OK && (header->id != id || header->capacity > LOG_CAPACITY_MAX))
+        status = PYKV_CORRUPT;
+    return status == PYKV_OK ? PYKV_OK : error_corrupt(name, 0, "the segment header does not verify");
+}
+
+static void set_identity(struct pykv_store *store, const uint8_t store_id[16], const uint8_t hash_key[16])
+{
+    memcpy(store->log.store_id, store_id, 16);
+    memcpy(store->log.hash_key, hash_key, 16);
+    store->hash_key = (struct hash_key){ get_u64(hash_key), get_u64(hash_key + 8) };
+}
+
+/* Enter the segment into the table, for the time being as long as its file. */
+static int register_segment(struct recovery *recovery, uint64_t id, const struct segment_header *header, uint64_t size)
+{
+    struct segment_entry *entry = &recovery->store->shared->segments[id % SEGMENT_SLOT_COUNT];
+    const struct manifest_segment *known = listed(recovery, id);
+    char name[32];
+    log_segment_name(id, name);
+    if (atomic_load(&entry->id) != 0 || id > SEGMENT_ID_MAX || id % SEGMENT_SLOT_COUNT == KEYDIR_SEGMENT_SLOT_LINK)
+        return error_corrupt(name, 0, "no segment can have this number");
+    if (memcmp(header->store_id, recovery->store->log.store_id, 16) != 0)
+        return error_corrupt(name, 24, "the segment belongs to another store");
+    if (known != NULL && size < known->length) {
+        if (!recovery->store->options.repair)
+            return error_set(PYKV_CORRUPT, 0, name, size, "%s is %" PRIu64 " bytes long and should be %" PRIu64, name,
+                             size, known->length);
+        atomic_fetch_add(&recovery->store->damaged_records, 1);
+    }
+    uint64_t length = known != NULL && known->length != 0 && known->length < size ? known->length : size;
+    entry->capacity = header->capacity;
+    entry->kind = header->kind;
+    atomic_store(&entry->length, length);
+    atomic_store(&entry->synced, known != NULL && known->length != 0);
+    atomic_store(&entry->id, id);
+    return PYKV_OK;
+}
+
+/* A header that does not verify is damage, unless the segment was just being made. */
+static int register_segments(struct recovery *recovery)
+{
+    struct pykv_store *store = recovery->store;
+    bool identity = recovery->has_manifest;
+    size_t kept = 0;
+    if (identity)
+        set_identity(store, recovery->manifest.store_id, recovery->manifest.hash_key);
+    for (size_t i = 0; i < recovery->count; i++) {
+        struct segment_header header;
+        uint64_t id = recovery->ids[i], size = 0;
+        int status = read_header(recovery, id, &header, &size);
+        if (status == PYKV_OK && !identity) {
+            set_identity(store, header.store_id, header.hash_key);
+            identity = true;
+        }
+        if (status == PYKV_OK)
+            status = register_segment(recovery, id, &header, size);
+        if (status == PYKV_OK) {
+            recovery->ids[kept++] = id;
+            continue;
+        }
+        /* Behind what is listed, and last: it was just being made, and nothing was in it. */
+        bool newest = listed(recovery, id) == NULL && i + 1 == recovery->count &&
+                      (!recovery->has_manifest || id > position_segment(recovery->manifest.durable));
+        if (status != PYKV_CORRUPT)
+            return status;
+        if (!newest && !store->options.repair)
+            return status;
+        if (!newest)
+            atomic_fetch_add(&store->damaged_records, 1);
+    }
+    recovery->count = kept;
+    return PYKV_OK;
+}
+
+/* ---- Replay ---- */
+
+static bool is_sealed(const struct recovery *recovery, uint64_t id)
+{
+    const struct manifest_segment *known = listed(recovery, id);
+    return known != NULL && known->length != 0;
+}
+
+/* Without a manifest: a file that ends in its SEAL was trimmed, and trimming follows its sync. */
+static int ends_in_seal(struct recovery *recovery, uint64_t id, bool *out)
+{
+    struct pykv_store *store = recovery->store;
+    struct log_walk walk = { .log = &store->log };
+    int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
+    *out = false;
+    if (status != PYKV_OK)
+        return status;
+    uint64_t length = log_limit(&store->log, walk.segment);
+    uint8_t bytes[RECORD_BARE_SIZE];
+    struct record record;
+    size_t done = 0;
+    if (length < SEGMENT_HEADER_SIZE + RECORD_BARE_SIZE || length % RECORD_ALIGNMENT != 0)
+        return PYKV_OK;
+    uint64_t offset = length - RECORD_BARE_SIZE;
+    int error = store->os->file_read(store->os, walk.segment->fd, bytes, sizeof bytes, offset, &done);
+    *out = error == 0 && done == sizeof bytes && record_decode(bytes, sizeof bytes, &record) == PYKV_OK &&
+           record.flags & RECORD_SEAL && record_verify(bytes, sizeof bytes, record_seed(walk.segment->seed, offset));
+    return PYKV_OK;
+}
+
+/* From here on the checkpoint's counters hold, and every record counts. */
+static void start_counting(struct recovery *recovery)
+{
+    struct shared *shared = recovery->store->shared;
+    recovery->counting = true;
+    if (!recovery->has_checkpoint)
+        return;
+    recovery->replay.counters = recovery->checkpoint.counters;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        atomic_store(&shared->segments[i].live_bytes, recovery->checkpoint.live_bytes[i]);
+}
+
+static int each_record(void *context, const struct record *record, uint64_t location)
+{
+    struct recovery *recovery = context;
+    struct pykv_store *store = recovery->store;
+    if (!recovery->counting) {
+        uint64_t id = atomic_load(&store->shared->segments[location_slot(location)].id);
+        if (position_make(id, location_offset(location)) >= recovery->checkpoint.counters.position)
+            start_counting(recovery);
+    }
+    if (record->flags & (RECORD_MARK | RECORD_SEAL)) {
+        if (record->sequence > recovery->replay.counters.sequence)
+            recovery->replay.counters.sequence = record->sequence;
+        return PYKV_OK;
+    }
+    return replay_record(&recovery->replay, hash_bytes(&store->hash_key, record->key, record->key_size), location, record);
+}
+
+/* ---- Behind a hole: is it the torn end of the log, or damage? ---- */
+
+struct proof { uint64_t hole_segment, hole_offset; bool found; };
+
+static int each_proof(void *context, const struct record *record, uint64_t location)
+{
+    struct proof *proof = context;
+    (void)location;
+    if (record->flags & RECORD_MARK)
+        proof->found = proof->hole_segment == 0 || (uint64_t)record->value_size * RECORD_ALIGNMENT > proof->hole_offset;
+    return proof->found ? PYKV_CONFLICT : PYKV_OK;
+}
+
+/* Look through the rest of the segment, and those behind it, for a MARK that covers the hole. */
+static int find_proof(struct recovery *recovery, size_t index, uint64_t hole, bool *found)
+{
+    struct pykv_store *store = recovery->store;
+    struct proof proof = { .hole_segment = recovery->ids[index], .hole_offset = hole };
+    struct log_walk walk = { .log = &store->log, .each = each_proof, .context = &proof, .offset = hole };
+    for (size_t i = index; i < recovery->count && !proof.found; i++) {
+        int status = log_segment(&store->log, (uint32_t)(recovery->ids[i] % SEGMENT_SLOT_COUNT), &walk.segment);
+        if (status != PYKV_OK)
+            return status;
+        walk.limit = log_limit(&store->log, walk.segment);
+        if (i > index) {
+            walk.offset = SEGMENT_HEADER_SIZE;
+            proof.hole_segment = 0;     /* a MARK here covers all segments before */
+        } else {
+            status = log_walk_resync(&walk);
+        }
+        while (status == PYKV_OK && !proof.found && walk.offset < walk.limit) {
+            status = log_walk(&walk);
+            if (status == PYKV_CORRUPT)
+                status = log_walk_resync(&walk);
+            else if (walk.sealed != 0)
+                break;
+        }
+        if (status < 0 && status != PYKV_CORRUPT)
+            return status;
+    }
+    *found = proof.found;
+    return PYKV_OK;
+}
+
+static int judge_hole(struct recovery *recovery, size_t index, uint64_t offset)
+{
+    uint64_t id = recovery->ids[index];
+    bool proven = position_make(id, offset) < recovery->durable;
+    int status = proven ? PYKV_OK : find_proof(recovery, index, offset, &proven);
+    if (status != PYKV_OK || !proven)
+        return status;
+    return replay_damage(recovery->store, id, offset, "a record that was durable does not verify");
+}
+
+/* A segment that no seal leads to was begun by a writer that died before it used it. */
+static void drop_unused(struct recovery *recovery, size_t index)
+{
+    struct pykv_store *store = recovery->store;
+    uint64_t id = recovery->ids[index];
+    struct segment_entry *entry = &store->shared->segments[id % SEGMENT_SLOT_COUNT];
+    char name[32];
+    log_segment_name(id, name);
+    atomic_store(&entry->id, 0);
+    atomic_store(&entry->length, 0);
+    if (!store->private)
+        (void)store->os->file_remove(store->os, store->dir, name);
+    recovery->count--;
+    memmove(recovery->ids + index, recovery->ids + index + 1, (recovery->count - index) * sizeof *recovery->ids);
+}
+
+/* The segments that were being written, in the order that their seals tell. */
+static int replay_tail(struct recovery *recovery, size_t index)
+{
+    struct pykv_store *store = recovery->store;
+    struct log_walk walk = { .log = &store->log, .each = each_record, .context = recovery };
+    for (;;) {
+        uint64_t id = recovery->ids[index];
+        int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
+        if (status != PYKV_OK)
+            return status;
+        bool start_here = recovery->has_checkpoint && position_segment(recovery->checkpoint.start) == id;
+        walk.offset = start_here ? position_offset(recovery->checkpoint.start) : SEGMENT_HEADER_SIZE;
+        walk.limit = log_limit(&store->log, walk.segment);
+        for (;;) {
+            status = log_walk(&walk);
+            if (status != PYKV_OK && status != PYKV_CORRUPT)
+                return status;
+            if (status == PYKV_OK)
+                break;
+            uint64_t hole = walk.offset, damaged = atomic_load(&store->damaged_records);
+            if ((status = judge_hole(recovery, index, hole)) != PYKV_OK)
+                return status;
+            bool torn = damaged == atomic_load(&store->damaged_records);
+            if (torn && !store->options.repair)
+                break;                  /* the log ends here */
+            if ((status = log_walk_resync(&walk)) != PYKV_OK)
+                return status;
+            if (walk.offset == walk.limit) {
+                walk.offset = hole;
+                break;
+            }
+            if (torn)                   /* salvage what is whole behind the hole, too */
+                atomic_fetch_add(&store->damaged_records, 1);
+        }
+        recovery->position = position_make(id, walk.offset);
+        uint64_t next = walk.sealed;
+        if (next == 0)
+            break;
+        atomic_store(&store->shared->segments[id % SEGMENT_SLOT_COUNT].length, walk.offset);
+        while (index + 1 < recovery->count && recovery->ids[index + 1] < next)
+            drop_unused(recovery, index + 1);
+        if (index + 1 == recovery->count || recovery->ids[++index] != next)
+            break;
+    }
+    if (recovery->position < recovery->durable)
+        return replay_damage(store, position_segment(recovery->position), position_offset(recovery->position),
+                             "the log ends before its durable point");
+    return PYKV_OK;
+}
+
+/* ---- The whole log ---- */
+
+static int replay_log(struct recovery *recovery)
+{
+    struct pykv_store *store = recovery->store;
+    size_t first = 0, sealed = 0;
+    int status = checkpoint_load(store, &recovery->checkpoint);
+    if (status != PYKV_OK && status != PYKV_NOT_FOUND)
+        return status;
+    recovery->has_checkpoint = status == PYKV_OK;
+    recovery->durable = recovery->has_manifest ? recovery->manifest.durable : 0;
+    if (recovery->has_checkpoint && recovery->checkpoint.counters.position > recovery->durable)
+        recovery->durable = recovery->checkpoint.counters.position;
+    if (!recovery->has_checkpoint)
+        start_counting(recovery);
+
+    for (bool whole = true; sealed < recovery->count; sealed++) {
+        uint64_t id = recovery->ids[sealed];
+        whole = is_sealed(recovery, id);
+        status = recovery->has_manifest ? PYKV_OK : ends_in_seal(recovery, id, &whole);
+        if (status != PYKV_OK)
+            return status;
+        if (!whole)
+            break;
+    }
+    if (!recovery->has_checkpoint) {
+        status = replay_segments(&recovery->replay, recovery->ids, sealed);
+        if (status != PYKV_OK)
+            return status;
+    } else {    /* little is left to do, and in order */
+        while (first < recovery->count && recovery->ids[first] < position_segment(recovery->checkpoint.start))
+            first++;
+    }
+    size_t tail = recovery->has_checkpoint && first < sealed ? first : sealed;
+    if (tail < recovery->count)
+        status = replay_tail(recovery, tail);
+    else if (recovery->count > 0)
+        recovery->position = position_make(recovery->ids[recovery->count - 1],
+                                           atomic_load(&store->shared->segments[recovery->ids[recovery->count - 1] % SEGMENT_SLOT_COUNT].length));
+    if (status == PYKV_OK && !recovery->counting)
+        start_counting(recovery);
+    return status;
+}
+
+/* ---- The end of the old log, and the beginning of the new ---- */
+
+static int remove_segments_after(struct recovery *recovery, uint64_t id)
+{
+    struct pykv_store *store = recovery->store;
+    bool removed = false;
+    for (size_t i = recovery->count; i-- > 0 && recovery->ids[i] > id;) {
+        char name[32];
+        log_segment_name(recovery->ids[i], name);
+        int error = store->os->file_remove(store->os, store->dir, name);
+        if (error != 0)
+            return error_os(error, name, 0, "remove");
+        struct segment_entry *entry = &store->shared->segments[recovery->ids[i] % SEGMENT_SLOT_COUNT];
+        atomic_store(&entry->id, 0);
+        atomic_store(&entry->length, 0);
+        removed = true;
+    }
+    int error = removed ? store->os->dir_sync(store->os, store->dir) : 0;
+    return error == 0 ? PYKV_OK : error_os(error, store->path, 0, "sync the directory of");
+}
+
+/* After a failed sync the kernel holds pages that it believes are clean: write them anew. */
+static int rewrite(struct pykv_store *store, const struct segment *segment, uint64_t length)
+{
+    const struct os *os = store->os;
+    size_t size = 1u << 20, done = 0;
+    uint8_t *bytes = os->alloc(os, size);
+    if (bytes == NULL)
+        return error_no_memory(size);
+    int error = 0;
+    for (uint64_t offset = 0; error == 0 && offset < length; offset += done) {
+        size_t part = length - offset < size ? (size_t)(length - offset) : size;
+        error = os->file_read(os, segment->fd, bytes, part, offset, &done);
+        if (error == 0 && done == 0)
+            break;
+        if (error == 0)
+            error = os->file_write(os, segment->fd, bytes, done, offset);
+    }
+    os->release(os, bytes);
+    return error == 0 ? PYKV_OK : error_os(error, "segment", 0, "rewrite");
+}
+
+static int rewrite_tail(struct recovery *recovery)
+{
+    struct pykv_store *store = recovery->store;
+    for (size_t i = 0; i < recovery->count; i++) {
+        struct segment *segment;
+        uint64_t id = recovery->ids[i];
+        if (atomic_load(&store->shared->segments[id % SEGMENT_SLOT_COUNT].id) != id || is_sealed(recovery, id))
+            continue;
+        int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment);
+        if (status == PYKV_OK)
+            status = rewrite(store, segment, log_limit(&store->log, segment));
+        if (status != PYKV_OK)
+            return status;
+    }
+    return PYKV_OK;
+}
+
+/* End the last segment where its valid records end, and begin a new one behind it. */
+static int continue_log(struct recovery *recovery)
+{
+    struct pykv_store *store = recovery->store;
+    struct shared *shared = store->shared;
+    uint64_t position = recovery->position, id = position_segment(position), offset = position_offset(position);
+    shared->segment_id_next = recovery->id_max + 1;
+    if (recovery->has_manifest && recovery->manifest.segment_id_next > shared->segment_id_next)
+        shared->segment_id_next = recovery->manifest.segment_id_next;
+    int status = PYKV_OK;
+    if (id != 0 && (status = remove_segments_after(recovery, id)) != PYKV_OK)
+        return status;
+    struct segment_entry *entry = &shared->segments[id % SEGMENT_SLOT_COUNT];
+    if (id != 0 && !is_sealed(recovery, id)) {
+        struct segment *segment;
+        char name[32];
+        log_segment_name(id, name);
+        status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment);
+        if (status != PYKV_OK)
+            return status;
+        int error = store->os->file_truncate(store->os, segment->fd, offset);
+        if (error == 0)
+            error = store->os->file_reserve(store->os, segment->fd, offset, RECORD_BARE_SIZE);
+        if (error != 0)
+            return error_os(error, name, offset, "shorten");
+        struct record seal = { .flags = RECORD_SEAL, .sequence = recovery->replay.counters.sequence,
+                               .previous = shared->segment_id_next };
+        uint8_t bytes[RECORD_BARE_SIZE];
+        record_encode(bytes, &seal, record_seed(segment->seed, offset));
+        error = store->os->file_write(store->os, segment->fd, bytes, sizeof bytes, offset);
+        if (error != 0)
+            return error_os(error, name, offset, "seal");
+        log_forget(&store->log, id);        /* its mapping is as long as the file was */
+        atomic_store(&entry->length, offset + RECORD_BARE_SIZE);
+        atomic_store(&entry->synced, 0);
+    }
+    if (store->rewrite_tail && (status = rewrite_tail(recovery)) != PYKV_OK)
+        return status;
+    status = log_roll(&store->log, 0);
+    if (status == PYKV_OK) {
+        uint64_t first = recovery->count > 0 ? recovery->ids[0] : 1;
+        atomic_store(&shared->durable, position_make(first, SEGMENT_HEADER_SIZE));
+        status = log_sync(&store->log, atomic_load(&shared->tail));
+    }
+    if (status == PYKV_OK)
+        atomic_store(&shared->durable, atomic_load(&shared->tail));
+    return status;
+}
+
+static int finish(struct recovery *recovery)
+{
+    struct pykv_store *store = recovery->store;
+    struct shared *shared = store->shared;
+    int status = PYKV_OK;
+    recovery->replay.counters.position = recovery->position;
+    shared_counters_publish(shared, &recovery->replay.counters);
+    store_sweep(store);
+    if (store->private) {
+        atomic_store(&shared->tail, recovery->position);
+        atomic_store(&shared->writing_end, recovery->position);
+        atomic_store(&shared->durable, recovery->position);
+        return PYKV_OK;
+    }
+    if ((status = continue_log(recovery)) != PYKV_OK)
+        return status;
+    recovery->replay.counters.position = atomic_load(&shared->tail);
+    shared_counters_publish(shared, &recovery->replay.counters);
+    atomic_store(&shared->checkpoint_id, recovery->checkpoint.id);
+    atomic_store(&shared->checkpoint_position, recovery->has_checkpoint ? recovery->checkpoint.counters.position
+                                                                        : position_make(recovery->count > 0 ? recovery->ids[0] : 1, SEGMENT_HEADER_SIZE));
+    atomic_store(&shared->checkpoint_sequence, recovery->has_checkpoint ? recovery->checkpoint.counters.sequence : 0);
+    return store_write_manifest(store);
+}
+
+/* A new store: nothing there, so nothing to read. */
+static int begin(struct pykv_store *store)
+{
+    uint8_t secrets[32];
+    int error = store->os->random(store->os, secrets, sizeof secrets);
+    if (error != 0)
+        return error_os(error, NULL, 0, "get random bytes for");
+    set_identity(store, secrets, secrets + 16);
+    return PYKV_OK;
+}
+
+int recover(struct pykv_store *store)
+{
+    struct recovery recovery = { .store = store, .replay = { .store = store } };
+    log_reader_init(&recovery.replay.reader, store->os);
+    int status = manifest_read(store->os, store->dir, &recovery.manifest);
+    recovery.has_manifest = status == PYKV_OK;
+    if (status == PYKV_CORRUPT && store->options.repair) {
+        atomic_fetch_add(&store->damaged_records, 1);
+        status = PYKV_OK;
+    }
+    if (status == PYKV_OK || status == PYKV_MISSING)
+        status = find_segments(&recovery);
+    if (status == PYKV_OK)
+        status = recovery.count == 0 && !recovery.has_manifest ? begin(store) : register_segments(&recovery);
+    if (status == PYKV_OK)
+        status = replay_log(&recovery);
+    if (status == PYKV_OK)
+        status = finish(&recovery);
+    atomic_store(&store->recovered_records, recovery.replay.records);
+    log_reader_release(&recovery.replay.reader);
+    checkpoint_release(store, &recovery.checkpoint);
+    manifest_release(store->os, &recovery.manifest);
+    store->os->release(store->os, recovery.ids);
+    return status;
+}

@@ -1,0 +1,237 @@
+/* scan.c -- iteration over one instant: the keydir, bucket by bucket, in the geometry it had when
+ * the scan began; of each key the version that was current then. A pin keeps deleted keys' slots in
+ * place while the scan is open, so that their past can still be found. */
+#include <string.h>
+
+#include "rows.h"
+#include "store.h"
+
+#define COLLECT_MAX 1024u           /* slots of one bucket and its descendants */
+#define ROWS_PER_CALL 256u
+#define BYTES_PER_CALL (256u << 10)
+#define PENDING_MAX 2048u
+
+struct pykv_scan {
+    struct pykv_store *store;
+    uint64_t sequence, now_ms;
+    uint64_t bucket_count, bucket;  /* the geometry; the next bucket to collect */
+    uint32_t pin;
+    bool pinned;
+    int mode;
+    size_t prefix_size;
+    uint8_t *prefix;
+    size_t pending, next;           /* slots collected and not yet told */
+    uint64_t slots[PENDING_MAX];
+};
+
+int pykv_scan_open(struct pykv_store *store, const uint8_t *prefix, size_t prefix_size, int mode,
+                   struct pykv_scan **out)
+{
+    if (mode < 1 || mode > 3)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "a scan has mode 1, 2 or 3, not %d", mode);
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    struct pykv_scan *scan = store->os->alloc(store->os, sizeof *scan + prefix_size);
+    if (scan == NULL) {
+        status = error_no_memory(sizeof *scan + prefix_size);
+    } else {
+        *scan = (struct pykv_scan){ .store = store, .mode = mode, .prefix_size = prefix_size };
+        scan->prefix = (uint8_t *)(scan + 1);
+        if (prefix_size != 0)
+            memcpy(scan->prefix, prefix, prefix_size);
+        scan->sequence = shared_sequence(store->shared);
+        scan->now_ms = store->os->wall_ms(store->os);
+        if (store->space.writable)
+            status = shared_pin(store->shared, &store->process, &scan->pin, &scan->sequence);
+        scan->pinned = status == PYKV_OK && store->space.writable;
+        scan->bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+        if (status == PYKV_OK)
+            *out = scan;
+        else
+            store->os->release(store->os, scan);
+    }
+    store_leave(store);
+    return status;
+}
+
+/* Collect the slots of some buckets, and start fetching their records. */
+static int collect(struct pykv_scan *scan)
+{
+    struct pykv_store *store = scan->store;
+    scan->pending = scan->next = 0;
+    while (scan->bucket < scan->bucket_count && scan->pending + COLLECT_MAX <= PENDING_MAX && scan->pending < 128) {
+        size_t count = 0;
+        int status = keydir_collect(store->keydir, scan->bucket_count, scan->bucket, scan->slots + scan->pending,
+                                    PENDING_MAX - scan->pending, &count);
+        if (status == PYKV_NO_MEMORY && count > PENDING_MAX - scan->pending)
+            status = error_corrupt(KEYDIR_NAME, 0, "a bucket of the keydir has more slots than it can have");
+        if (status != PYKV_OK)
+            return status;
+        for (size_t i = 0; i < count; i++)
+            log_prefetch(&store->log, keydir_slot_location(scan->slots[scan->pending + i]));
+        scan->pending += count;
+        scan->bucket++;
+    }
+    return scan->pending == 0 ? PYKV_NOT_FOUND : PYKV_OK;
+}
+
+static bool wanted(const struct pykv_scan *scan, const struct record *record)
+{
+    return (record->flags & RECORD_TOMBSTONE) == 0 &&
+           ((record->flags & RECORD_EXPIRY) == 0 || record->expiry > scan->now_ms) &&
+           record->key_size >= scan->prefix_size && memcmp(record->key, scan->prefix, scan->prefix_size) == 0;
+}
+
+static int tell(struct pykv_scan *scan, uint64_t location, struct log_reader *reader, struct pykv_rows *rows)
+{
+    struct record record;
+    int status = log_read(&scan->store->log, location, reader, &record);
+    if (status == PYKV_OK)
+        status = store_step_back(scan->store, scan->sequence, reader, &record);
+    if (status == PYKV_NOT_FOUND || (status == PYKV_OK && !wanted(scan, &record)))
+        return PYKV_OK;
+    if (status == PYKV_OK && scan->mode & 1)
+        status = rows_append(rows, record.key, record.key_size);
+    if (status == PYKV_OK && scan->mode & 2)
+        status = rows_append(rows, record.value, record.value_size);
+    return status;
+}
+
+int pykv_scan_next(struct pykv_scan *scan, struct pykv_rows *rows)
+{
+    struct log_reader reader;
+    int status = store_enter(scan->store);
+    if (status != PYKV_OK)
+        return status;
+    log_reader_init(&reader, scan->store->os);
+    rows_clear(rows);
+    while (status == PYKV_OK && pykv_rows_count(rows) < ROWS_PER_CALL && rows_size(rows) < BYTES_PER_CALL) {
+        if (scan->next == scan->pending)
+            status = collect(scan);
+        if (status == PYKV_OK)
+            status = tell(scan, keydir_slot_location(scan->slots[scan->next++]), &reader, rows);
+    }
+    log_reader_release(&reader);
+    store_leave(scan->store);
+    return status == PYKV_NOT_FOUND && pykv_rows_count(rows) != 0 ? PYKV_OK : status;
+}
+
+void pykv_scan_close(struct pykv_scan *scan)
+{
+    if (scan == NULL)
+        return;
+    struct pykv_store *store = scan->store;
+    if (store_enter(store) == PYKV_OK) {
+        if (scan->pinned)
+            shared_unpin(store->shared, scan->pin);
+        if (scan->pinned && !store->read_only && atomic_load(&store->shared->pin_count) == 0 &&
+            atomic_load(&store->shared->dead_slots) != 0 && store_lock(store) == PYKV_OK) {
+            store_sweep(store);
+            store_unlock(store);
+        }
+        store_leave(store);
+    }
+    store->os->release(store->os, scan);
+}
+
+/* ---- Slots of the dead ---- */
+
+void store_sweep(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    uint64_t slots[COLLECT_MAX], bucket_count = atomic_load(&shared->keydir.bucket_count);
+    for (uint64_t bucket = 0; bucket < bucket_count && atomic_load(&shared->pin_count) == 0; bucket++) {
+        size_t count = 0;
+        if (keydir_collect(store->keydir, bucket_count, bucket, slots, COLLECT_MAX, &count) != PYKV_OK)
+            continue;
+        for (size_t i = 0; i < count; i++)
+            if (keydir_slot_dead(slots[i]))
+                (void)keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
+    }
+    if (atomic_load(&shared->pin_count) == 0)
+        atomic_store(&shared->dead_slots, 0);
+}
+
+/* ---- Removing everything ---- */
+
+struct keys {               /* of a batch being made: all keys end to end */
+    const struct os *os;
+    uint8_t *bytes;
+    size_t size, capacity;
+    struct operation *operations;
+    size_t count, count_max;
+};
+
+static int keys_add(struct keys *keys, const struct record *record)
+{
+    if (keys->count == keys->count_max)
+        return PYKV_OK;
+    if (record->key_size > keys->capacity - keys->size) {
+        size_t capacity = (keys->capacity + record->key_size) * 2 + 4096;
+        uint8_t *grown = keys->os->grow(keys->os, keys->bytes, keys->size, capacity);
+        if (grown == NULL)
+            return error_no_memory(capacity);
+        keys->bytes = grown;
+        keys->capacity = capacity;
+    }
+    memcpy(keys->bytes + keys->size, record->key, record->key_size);
+    keys->operations[keys->count++] = (struct operation){ .kind = PYKV_DELETE, .key_size = record->key_size };
+    keys->size += record->key_size;
+    return PYKV_OK;
+}
+
+/* (W) */
+static int collect_keys(struct pykv_store *store, struct keys *keys)
+{
+    uint64_t slots[COLLECT_MAX], bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+    struct log_reader reader;
+    struct record record;
+    int status = PYKV_OK;
+    log_reader_init(&reader, store->os);
+    for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
+        size_t count = 0;
+        status = keydir_collect(store->keydir, bucket_count, bucket, slots, COLLECT_MAX, &count);
+        for (size_t i = 0; i < count && status == PYKV_OK; i++) {
+            if (keydir_slot_dead(slots[i]))
+                continue;
+            status = log_read(&store->log, keydir_slot_location(slots[i]), &reader, &record);
+            if (status == PYKV_OK)
+                status = keys_add(keys, &record);
+        }
+    }
+    log_reader_release(&reader);
+    const uint8_t *key = keys->bytes;
+    for (size_t i = 0; i < keys->count; i++) {
+        keys->operations[i].key = key;
+        keys->operations[i].hash = hash_bytes(&store->hash_key, key, keys->operations[i].key_size);
+        key += keys->operations[i].key_size;
+    }
+    return status;
+}
+
+int pykv_clear(struct pykv_store *store, int durability)
+{
+    struct keys keys = { .os = store->os };
+    uint64_t end = 0;
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    if (store->read_only)
+        status = error_set(PYKV_READ_ONLY, 0, store->path, 0, "the store %s was opened for reading", store->path);
+    if (status == PYKV_OK && (status = store_lock(store)) == PYKV_OK) {
+        keys.count_max = (size_t)shared_counters(store->shared).keys;
+        keys.operations = store->os->alloc(store->os, (keys.count_max + 1) * sizeof *keys.operations);
+        status = keys.operations == NULL ? error_no_memory(keys.count_max * sizeof *keys.operations)
+                                         : collect_keys(store, &keys);
+        if (status == PYKV_OK)
+            status = store_write_locked(store, keys.operations, keys.count, NULL, NULL, NULL, &end);
+        store_unlock(store);
+    }
+    if (status == PYKV_OK)
+        status = store_settle(store, end, durability);
+    store->os->release(store->os, keys.operations);
+    store->os->release(store->os, keys.bytes);
+    store_leave(store);
+    return status;
+}

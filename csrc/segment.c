@@ -1,0 +1,321 @@
+/* segment.c -- opening segments and reading records from them (log.h). */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "error.h"
+#include "log.h"
+
+void log_segment_name(uint64_t id, char out[32])
+{
+    (void)snprintf(out, 32, "segment-%010" PRIu64, id);
+}
+
+int log_init(struct log *log)
+{
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        atomic_init(&log->segments[i], NULL);
+    log->append = NULL;
+    log->retired = NULL;
+    log->zeros = NULL;
+    if (pthread_mutex_init(&log->mutex, NULL) != 0)
+        return error_no_memory(sizeof log->mutex);
+    void *zeros;
+    int error = log->os->map(log->os, -1, 0, LOG_DIRECT_SIZE, true, &zeros);
+    if (error != 0) {
+        pthread_mutex_destroy(&log->mutex);
+        return error_os(error, NULL, 0, "map memory for");
+    }
+    log->zeros = zeros;
+    return PYKV_OK;
+}
+
+void segment_release(struct segment *segment)
+{
+    if (segment == NULL || atomic_fetch_sub(&segment->references, 1) != 1)
+        return;
+    if (segment->base != NULL)
+        segment->os->unmap(segment->os, segment->base, segment->map_size);
+    if (segment->fd >= 0)
+        (void)segment->os->file_close(segment->os, segment->fd);
+    segment->os->release(segment->os, segment);
+}
+
+void log_release(struct log *log)
+{
+    if (log->zeros == NULL)
+        return;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        segment_release(atomic_load(&log->segments[i]));
+        atomic_store(&log->segments[i], NULL);
+    }
+    while (log->retired != NULL) {
+        struct segment *next = log->retired->retired;
+        segment_release(log->retired);
+        log->retired = next;
+    }
+    log->append = NULL;
+    log->os->unmap(log->os, log->zeros, LOG_DIRECT_SIZE);
+    log->zeros = NULL;
+    pthread_mutex_destroy(&log->mutex);
+}
+
+static uint64_t entry_limit(const struct shared *shared, uint64_t id)
+{
+    const struct segment_entry *entry = &shared->segments[id % SEGMENT_SLOT_COUNT];
+    uint64_t tail = atomic_load_explicit(&shared->tail, memory_order_acquire);
+    /* A seal stores the length before the tail moves on: so where the tail is elsewhere, it holds. */
+    if (position_segment(tail) == id)
+        return position_offset(tail);
+    return atomic_load_explicit(&entry->length, memory_order_acquire);
+}
+
+uint64_t log_limit(const struct log *log, const struct segment *segment)
+{
+    return entry_limit(log->shared, segment->id);
+}
+
+/* Check the open file against what it should be, and map it. */
+static int segment_load(struct log *log, struct segment *segment, const char *name)
+{
+    const struct os *os = log->os;
+    const struct segment_entry *entry = &log->shared->segments[segment->id % SEGMENT_SLOT_COUNT];
+    struct os_stat stat;
+    uint8_t bytes[SEGMENT_HEADER_SIZE];
+    struct segment_header header;
+    size_t done;
+    int error;
+
+    if ((error = os->file_stat(os, segment->fd, &stat)) != 0)
+        return error_os(error, name, 0, "stat");
+    if ((error = os->file_read(os, segment->fd, bytes, sizeof bytes, 0, &done)) != 0)
+        return error_os(error, name, 0, "read");
+    int status = done == sizeof bytes ? segment_header_decode(bytes, &header) : PYKV_CORRUPT;
+    if (status == PYKV_NEWER_FORMAT)
+        return error_set(status, 0, name, 8, "%s was written by a newer release of pykv", name);
+    if (status != PYKV_OK || header.id != segment->id || header.capacity > LOG_CAPACITY_MAX)
+        return error_corrupt(name, 0, "the segment header does not verify");
+    if (memcmp(header.store_id, log->store_id, sizeof header.store_id) != 0)
+        return error_corrupt(name, 24, "the segment belongs to another store");
+
+    bool active = atomic_load(&entry->length) == 0;
+    uint64_t limit = entry_limit(log->shared, segment->id);
+    if (stat.size < limit)
+        return error_set(PYKV_CORRUPT, 0, name, stat.size,
+                         "%s is %" PRIu64 " bytes long and should be %" PRIu64, name, stat.size, limit);
+    segment->capacity = header.capacity;
+    segment->seed = segment_seed(log->store_id, segment->id);
+    segment->writable = active && log->writable;
+    segment->map_size = (size_t)(active ? header.capacity : stat.size);
+    if (log->pread || segment->map_size == 0)
+        return PYKV_OK;
+    void *base;
+    if ((error = os->map(os, segment->fd, 0, segment->map_size, segment->writable, &base)) != 0)
+        return error_os(error, name, 0, "map");
+    segment->base = base;
+    os->advise(os, base, segment->map_size, OS_RANDOM);
+    return PYKV_OK;
+}
+
+static int segment_open(struct log *log, uint64_t id, struct segment **out)
+{
+    char name[32];
+    struct segment *segment = log->os->alloc(log->os, sizeof *segment);
+    if (segment == NULL)
+        return error_no_memory(sizeof *segment);
+    segment->os = log->os;
+    segment->id = id;
+    segment->fd = -1;
+    atomic_init(&segment->references, 1);
+
+    log_segment_name(id, name);
+    int error = log->os->file_open(log->os, log->dir, name, log->writable ? OS_READ_WRITE : OS_READ, 0,
+                                   &segment->fd);
+    int status = error == 0      ? segment_load(log, segment, name)
+                 : error == ENOENT ? error_corrupt(name, 0, "the segment is missing")
+                                 : error_os(error, name, 0, "open");
+    if (status != PYKV_OK) {
+        segment_release(segment);
+        return status;
+    }
+    *out = segment;
+    return PYKV_OK;
+}
+
+static int segment_open_slot(struct log *log, uint32_t slot, struct segment **out)
+{
+    int status = PYKV_OK;
+    pthread_mutex_lock(&log->mutex);
+    uint64_t id = atomic_load(&log->shared->segments[slot].id);
+    struct segment *segment = atomic_load(&log->segments[slot]);
+    if (segment == NULL || segment->id != id) {
+        struct segment *old = segment;
+        status = id == 0 || id % SEGMENT_SLOT_COUNT != slot
+                     ? error_set(PYKV_CORRUPT, 0, "keydir", 0, "no segment in slot %u", slot)
+                     : segment_open(log, id, &segment);
+        if (status == PYKV_OK) {
+            atomic_store_explicit(&log->segments[slot], segment, memory_order_release);
+            if (old != NULL) {
+                old->retired = log->retired;
+                log->retired = old;
+            }
+        }
+    }
+    pthread_mutex_unlock(&log->mutex);
+    if (status == PYKV_OK)
+        *out = segment;
+    return status;
+}
+
+int log_segment(struct log *log, uint32_t slot, struct segment **out)
+{
+    struct segment *segment = atomic_load_explicit(&log->segments[slot], memory_order_acquire);
+    if (__builtin_expect(segment != NULL, 1) &&
+        segment->id == atomic_load_explicit(&log->shared->segments[slot].id, memory_order_relaxed)) {
+        *out = segment;
+        return PYKV_OK;
+    }
+    return segment_open_slot(log, slot, out);
+}
+
+void log_forget(struct log *log, uint64_t id)
+{
+    segment_release(atomic_exchange(&log->segments[id % SEGMENT_SLOT_COUNT], NULL));
+}
+
+/* ---- Records ---- */
+
+void log_reader_release(struct log_reader *reader)
+{
+    reader->os->release(reader->os, reader->large);
+    reader->large = NULL;
+}
+
+static int damaged(const struct segment *segment, uint64_t offset, const char *what)
+{
+    char name[32];
+    log_segment_name(segment->id, name);
+    return error_corrupt(name, offset, what);
+}
+
+/* Fetch `size` bytes at `offset` into the reader's memory. */
+static int fetch(const struct segment *segment, struct log_reader *reader, uint64_t offset,
+                 uint64_t size, uint8_t **out)
+{
+    uint8_t *bytes = reader->small;
+    if (size > sizeof reader->small) {
+        if (size > reader->large_size) {
+            reader->os->release(reader->os, reader->large);
+            reader->large_size = 0;
+            reader->large = reader->os->alloc(reader->os, (size_t)size);
+            if (reader->large == NULL)
+                return error_no_memory((size_t)size);
+            reader->large_size = (size_t)size;
+        }
+        bytes = reader->large;
+    }
+    size_t done;
+    int error = reader->os->file_read(reader->os, segment->fd, bytes, (size_t)size, offset, &done);
+    if (error != 0) {
+        char name[32];
+        log_segment_name(segment->id, name);
+        return error_os(error, name, offset, "read");
+    }
+    if (done != size)
+        return damaged(segment, offset, "the segment is shorter than its records");
+    *out = bytes;
+    return PYKV_OK;
+}
+
+/* The first guess is small; the header then tells what is missing. `whole`: value and padding too. */
+static int fetch_record(const struct segment *segment, struct log_reader *reader, uint64_t offset,
+                        uint64_t limit, bool whole, uint8_t **bytes, uint64_t *size)
+{
+    uint64_t guess = limit - offset < sizeof reader->small ? limit - offset : sizeof reader->small;
+    struct record record;
+    int status = fetch(segment, reader, offset, guess, bytes);
+    if (status != PYKV_OK)
+        return status;
+    if (guess < RECORD_BARE_SIZE || record_decode_header(*bytes, &record) != PYKV_OK ||
+        record.size > limit - offset)
+        return damaged(segment, offset, "the record's header makes no sense");
+    uint64_t need = whole ? record.size : 32u + (uint64_t)record.key_size;
+    if (need > record.size)
+        need = record.size;
+    *size = need > guess ? need : guess;
+    return need > guess ? fetch(segment, reader, offset, need, bytes) : PYKV_OK;
+}
+
+static int locate(struct log *log, uint64_t location, struct segment **segment, uint64_t *offset,
+                  uint64_t *limit)
+{
+    int status = log_segment(log, location_slot(location), segment);
+    if (status != PYKV_OK)
+        return status;
+    *offset = location_offset(location);
+    *limit = log_limit(log, *segment);
+    if (*offset < SEGMENT_HEADER_SIZE || *offset >= *limit)
+        return damaged(*segment, *offset, "no record can be there");
+    return PYKV_OK;
+}
+
+int log_read(struct log *log, uint64_t location, struct log_reader *reader, struct record *out)
+{
+    struct segment *segment;
+    uint64_t offset, limit, size;
+    uint8_t *bytes;
+    int status = locate(log, location, &segment, &offset, &limit);
+    if (status != PYKV_OK)
+        return status;
+    if (!log->pread) {
+        if (__builtin_expect(limit > segment->map_size, 0))
+            return damaged(segment, offset, "the segment is longer than its capacity");
+        bytes = segment->base + offset;
+        size = limit - offset;
+    } else if ((status = fetch_record(segment, reader, offset, limit, true, &bytes, &size)) != PYKV_OK) {
+        return status;
+    }
+    if (record_decode(bytes, size, out) != PYKV_OK)
+        return damaged(segment, offset, "the record's header makes no sense");
+    if (!record_verify(bytes, out->size, record_seed(segment->seed, offset)))
+        return damaged(segment, offset, "the record fails its checksum");
+    return PYKV_OK;
+}
+
+int log_peek(struct log *log, uint64_t location, struct log_reader *reader, struct record *out)
+{
+    struct segment *segment;
+    uint64_t offset, limit, size;
+    uint8_t *bytes;
+    int status = locate(log, location, &segment, &offset, &limit);
+    if (status != PYKV_OK)
+        return status;
+    if (!log->pread) {
+        if (__builtin_expect(limit > segment->map_size, 0))
+            return damaged(segment, offset, "the segment is longer than its capacity");
+        if (record_decode(segment->base + offset, limit - offset, out) != PYKV_OK)
+            return damaged(segment, offset, "the record's header makes no sense");
+    } else {
+        status = fetch_record(segment, reader, offset, limit, false, &bytes, &size);
+        if (status != PYKV_OK)
+            return status;
+        if (record_decode_header(bytes, out) != PYKV_OK)
+            return damaged(segment, offset, "the record's header makes no sense");
+        out->key = bytes + (out->flags & RECORD_EXPIRY ? 32 : 24);
+    }
+    out->value = NULL;
+    return PYKV_OK;
+}
+
+void log_prefetch(struct log *log, uint64_t location)
+{
+    const struct segment *segment =
+        atomic_load_explicit(&log->segments[location_slot(location)], memory_order_acquire);
+    uint64_t offset = location_offset(location);
+    if (segment == NULL || segment->base == NULL || offset + 192 > segment->map_size)
+        return;
+    __builtin_prefetch(segment->base + offset);
+    __builtin_prefetch(segment->base + offset + 64);
+    __builtin_prefetch(segment->base + offset + 128);
+}

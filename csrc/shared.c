@@ -1,0 +1,243 @@
+#include "shared.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "checksum.h"
+#include "error.h"
+
+/* ---- Identity ---- */
+
+static const uint8_t magic[8] = "pykvshm\n";
+
+static uint32_t identity_crc(const struct shared_identity *identity)
+{
+    return crc32c(0, identity, offsetof(struct shared_identity, crc));
+}
+
+void shared_identity_seal(struct shared_identity *identity)
+{
+    memcpy(identity->magic, magic, sizeof magic);
+    identity->layout = SHARED_LAYOUT;
+    identity->size = (uint32_t)sizeof(struct shared);
+    identity->zero = 0;
+    identity->crc = identity_crc(identity);
+}
+
+bool shared_identity_matches(const struct shared_identity *identity, const struct os_identity *boot,
+                             const struct os_stat *stat)
+{
+    return memcmp(identity->magic, magic, sizeof magic) == 0 && identity->layout == SHARED_LAYOUT &&
+           identity->size == sizeof(struct shared) && identity->crc == identity_crc(identity) &&
+           memcmp(identity->boot_id, boot->bytes, sizeof identity->boot_id) == 0 &&
+           identity->device == stat->device && identity->inode == stat->inode;
+}
+
+/* ---- Processes: byte 0 of the lock file is the openers' lock, byte 64 + slot proves a life ---- */
+
+#define SETUP_OFFSET 0u
+#define SLOT_OFFSET 64u
+
+int process_join(struct process *process)
+{
+    for (uint32_t slot = 0; slot < PROCESS_SLOT_COUNT; slot++) {
+        int error = process->os->lock(process->os, process->lock_fd, SLOT_OFFSET + slot, 1, false);
+        if (error == 0) {
+            process->slot = slot;
+            return PYKV_OK;
+        }
+        if (error != EAGAIN && error != EACCES)
+            return error_os(error, "lock", SLOT_OFFSET + slot, "lock");
+    }
+    return error_set(PYKV_BUSY, 0, "lock", 0, "%u processes have the store open: no more can",
+                     PROCESS_SLOT_COUNT);
+}
+
+void process_leave(struct process *process)
+{
+    if (process->lock_fd >= 0)
+        (void)process->os->unlock(process->os, process->lock_fd, SLOT_OFFSET + process->slot, 1);
+}
+
+bool process_alive(const struct process *process, uint32_t slot)
+{
+    bool held = true;
+    if (process->lock_fd < 0 || slot == process->slot)
+        return true;
+    if (process->os->lock_held(process->os, process->lock_fd, SLOT_OFFSET + slot, 1, &held) != 0)
+        return true;    /* unknown: taking a lock from the living would be worse than waiting */
+    return held;
+}
+
+int process_others(const struct process *process, bool *others)
+{
+    int error = process->os->lock_held(process->os, process->lock_fd, SLOT_OFFSET,
+                                       PROCESS_SLOT_COUNT, others);
+    return error == 0 ? PYKV_OK : error_os(error, "lock", SLOT_OFFSET, "test the locks of");
+}
+
+uint64_t process_count(const struct process *process)
+{
+    uint64_t count = 1;
+    if (process->lock_fd < 0)
+        return count;
+    for (uint32_t slot = 0; slot < PROCESS_SLOT_COUNT; slot++) {
+        bool held = false;
+        (void)process->os->lock_held(process->os, process->lock_fd, SLOT_OFFSET + slot, 1, &held);
+        count += held && slot != process->slot;
+    }
+    return count;
+}
+
+int process_setup_lock(const struct process *process)
+{
+    int error = process->os->lock(process->os, process->lock_fd, SETUP_OFFSET, 1, true);
+    return error == 0 ? PYKV_OK : error_os(error, "lock", SETUP_OFFSET, "lock");
+}
+
+void process_setup_unlock(const struct process *process)
+{
+    (void)process->os->unlock(process->os, process->lock_fd, SETUP_OFFSET, 1);
+}
+
+/* ---- Locks ---- */
+
+#define OWNER_MASK 0xFFFu
+#define COUNT_ONE 0x1000u
+#define COUNT_MASK 0x7FFFF000u
+#define WAITERS 0x80000000u
+
+#define SPIN_COUNT 100
+#define WAIT_MS 5u
+
+/* The count in the word makes every acquisition a new value, so that one who found an owner dead
+ * cannot take the lock from an owner that came after. */
+static bool lock_take(struct shared_lock *lock, uint32_t word, uint32_t flags,
+                      const struct process *process)
+{
+    uint32_t next = ((word + COUNT_ONE) & COUNT_MASK) | (process->slot + 1) | flags;
+    return atomic_compare_exchange_strong_explicit(&lock->word, &word, next, memory_order_acquire,
+                                                   memory_order_relaxed);
+}
+
+bool shared_lock_try(struct shared_lock *lock, const struct process *process, bool *died)
+{
+    uint32_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
+    *died = false;
+    return (word & OWNER_MASK) == 0 && lock_take(lock, word, word & WAITERS, process);
+}
+
+static bool owner_alive(uint32_t word, const struct process *process)
+{
+    uint32_t owner = word & OWNER_MASK;
+    /* A number that no process can have is damage: nobody holds the lock. */
+    return owner <= PROCESS_SLOT_COUNT && process_alive(process, owner - 1);
+}
+
+void shared_lock_acquire(struct shared_lock *lock, const struct process *process, bool *died)
+{
+    *died = false;
+    for (int spin = 0; spin < SPIN_COUNT; spin++) {
+        if (shared_lock_try(lock, process, died))
+            return;
+#if defined __x86_64__ || defined __i386__
+        __builtin_ia32_pause();
+#endif
+    }
+    for (;;) {
+        uint32_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
+        if ((word & OWNER_MASK) == 0) {
+            if (lock_take(lock, word, WAITERS, process))
+                return;
+            continue;
+        }
+        if ((word & WAITERS) == 0 &&
+            !atomic_compare_exchange_strong_explicit(&lock->word, &word, word | WAITERS,
+                                                     memory_order_relaxed, memory_order_relaxed))
+            continue;
+        word |= WAITERS;
+        process->os->wait(process->os, (const uint32_t *)&lock->word, word, WAIT_MS);
+        if (atomic_load_explicit(&lock->word, memory_order_relaxed) == word &&
+            !owner_alive(word, process) && lock_take(lock, word, WAITERS, process)) {
+            *died = true;
+            return;
+        }
+    }
+}
+
+void shared_lock_release(struct shared_lock *lock, const struct process *process)
+{
+    uint32_t word = atomic_fetch_and_explicit(&lock->word, COUNT_MASK, memory_order_release);
+    if (word & WAITERS)
+        process->os->wake(process->os, (const uint32_t *)&lock->word, false);
+}
+
+bool shared_lock_inherit(struct shared_lock *lock, const struct process *process)
+{
+    uint32_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
+    return (word & OWNER_MASK) == process->slot + 1 && lock_take(lock, word, WAITERS, process);
+}
+
+/* ---- Counters ---- */
+
+struct shared_counters shared_counters(const struct shared *shared)
+{
+    struct shared_counters out;
+    for (;;) {
+        uint64_t before = atomic_load_explicit(&shared->published, memory_order_acquire);
+        const _Atomic uint64_t *half = shared->counters[before & 1];
+        out.position = atomic_load_explicit(&half[0], memory_order_acquire);
+        out.sequence = atomic_load_explicit(&half[1], memory_order_acquire);
+        out.keys = atomic_load_explicit(&half[2], memory_order_acquire);
+        out.live_bytes = atomic_load_explicit(&half[3], memory_order_acquire);
+        /* Two batches later this half is written again: then what we have is of no one batch. */
+        if (atomic_load_explicit(&shared->published, memory_order_relaxed) == before)
+            return out;
+    }
+}
+
+void shared_counters_publish(struct shared *shared, const struct shared_counters *counters)
+{
+    uint64_t half = !(atomic_load_explicit(&shared->published, memory_order_relaxed) & 1);
+    atomic_store_explicit(&shared->counters[half][0], counters->position, memory_order_release);
+    atomic_store_explicit(&shared->counters[half][1], counters->sequence, memory_order_release);
+    atomic_store_explicit(&shared->counters[half][2], counters->keys, memory_order_release);
+    atomic_store_explicit(&shared->counters[half][3], counters->live_bytes, memory_order_release);
+    atomic_store_explicit(&shared->published, counters->sequence << 1 | half, memory_order_release);
+}
+
+/* ---- Pins ---- */
+
+int shared_pin(struct shared *shared, const struct process *process, uint32_t *pin,
+               uint64_t *sequence)
+{
+    /* Count first, then look at the clock: a writer publishes first, then looks at the count. So
+     * either it sees the pin, or the pin sees what it published. */
+    atomic_fetch_add(&shared->pin_count, 1);
+    atomic_thread_fence(memory_order_seq_cst);
+    uint64_t now = shared_sequence(shared);
+    for (uint32_t i = 0; i < PIN_COUNT; i++) {
+        uint64_t free_pin = 0;
+        if (atomic_compare_exchange_strong(&shared->pins[i], &free_pin,
+                                           (uint64_t)(process->slot + 1) << 48 | now)) {
+            *pin = i;
+            *sequence = now;
+            return PYKV_OK;
+        }
+    }
+    atomic_fetch_sub(&shared->pin_count, 1);
+    return error_set(PYKV_BUSY, 0, NULL, 0, "%u iterations are open: close some", PIN_COUNT);
+}
+
+void shared_unpin(struct shared *shared, uint32_t pin)
+{
+    atomic_store(&shared->pins[pin], 0);
+    atomic_fetch_sub(&shared->pin_count, 1);
+}
+
+void shared_unpin_process(struct shared *shared, uint32_t slot)
+{
+    for (uint32_t i = 0; i < PIN_COUNT; i++)
+        if (atomic_load(&shared->pins[i]) >> 48 == slot + 1)
+            shared_unpin(shared, i);
+}

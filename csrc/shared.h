@@ -1,0 +1,165 @@
+/* shared.h -- the state that all processes of one boot share: the first part of the file `keydir`,
+ * mapped by each. Behind it in the same file lie the extents of the keydir's table.
+ *
+ * The rule that makes death harmless: every step of a write leaves a state from which the next
+ * writer can go on. What a writer does, and what its successor finds if it dies behind that step:
+ *
+ *     1 writing_end = end of the frame      nothing happened; the range up to there is zeroed
+ *     2 the frame's bytes into the log      the same
+ *     3 tail = end of the frame             the frame counts: its successor replays it from
+ *                                           counters.position, and whatever is done twice is
+ *                                           done alike (shared counters are written, not added)
+ *     4 slots of the keydir, one by one     the same; readers step back over records newer than
+ *                                           `published`, so nobody sees half a batch
+ *     5 published = sequence and the half   the batch is visible, at once
+ *       of `counters` that belongs to it
+ *
+ * Whether an owner of a lock or slot still lives is told by a file lock that it holds (os.h), never
+ * by its process id. */
+#ifndef PYKV_SHARED_H
+#define PYKV_SHARED_H
+
+#include <stdatomic.h>
+
+#include "format.h"
+#include "hash.h"
+#include "keydir.h"
+#include "os.h"
+
+#define SHARED_LAYOUT 1u
+#define PROCESS_SLOT_COUNT 1024u
+#define PIN_COUNT 1024u
+#define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
+
+/* A place in the log as a number that grows with the log: segment id above, offset in units of 16
+ * bytes below. */
+#define POSITION_OFFSET_BITS 30u
+static inline uint64_t position_make(uint64_t segment_id, uint64_t offset)
+{
+    return segment_id << POSITION_OFFSET_BITS | offset / RECORD_ALIGNMENT;
+}
+static inline uint64_t position_segment(uint64_t position) { return position >> POSITION_OFFSET_BITS; }
+static inline uint64_t position_offset(uint64_t position)
+{
+    return (position & ((UINT64_C(1) << POSITION_OFFSET_BITS) - 1)) * RECORD_ALIGNMENT;
+}
+
+/* Written once, before the file gets its name. A file whose identity is not that of this boot, this
+ * machine and this very inode is a leftover: of another boot, of a copied directory. */
+struct shared_identity {
+    uint8_t magic[8];                   /* "pykvshm\n" */
+    uint32_t layout;                    /* SHARED_LAYOUT */
+    uint32_t size;                      /* of struct shared: another build may lay it out otherwise */
+    uint8_t boot_id[16], store_id[16], hash_key[16];
+    uint64_t device, inode;
+    uint32_t zero, crc;                 /* CRC-32C of all before */
+};
+
+/* Owner (process slot + 1) in bits 0..11, a count of acquisitions in 12..30, bit 31: waiters. */
+struct shared_lock {
+    _Alignas(64) _Atomic uint32_t word;
+};
+
+/* What changes with every batch, twice: the low bit of `published` tells which one counts. */
+struct shared_counters {
+    uint64_t position;                  /* the log up to here is in the keydir */
+    uint64_t sequence;
+    uint64_t keys;
+    uint64_t live_bytes;
+};
+
+/* One of the 4,096 segments that can exist at a time; its index is id % 4096. */
+struct segment_entry {
+    _Atomic uint64_t id;                /* 0: none */
+    _Atomic uint64_t length;            /* bytes of a sealed segment; 0 while it is active */
+    _Atomic uint64_t live_bytes;        /* of current records; exact but for one batch a death */
+    uint64_t capacity;
+    uint32_t kind;                      /* enum segment_kind */
+    _Atomic uint32_t synced;            /* sealed and durable */
+};
+
+struct shared {
+    struct shared_identity identity;
+
+    _Alignas(64) _Atomic uint64_t published;    /* sequence << 1 | index of the counters */
+
+    struct shared_lock writer;          /* all that changes the log or the keydir */
+    struct shared_lock extend;          /* moving `reserved`; taken inside `writer`, or alone */
+    struct shared_lock sync;            /* the one who calls fdatasync */
+    struct shared_lock maintain;        /* checkpoints, manifest */
+
+    _Alignas(64) _Atomic uint64_t tail; /* end of the log */
+    _Atomic uint64_t writing_end;       /* the writer may have dirtied the log up to here */
+    _Atomic uint64_t reserved;          /* the active segment is zeroed and has blocks up to here */
+    uint64_t marked;                    /* durable position that the newest MARK tells */
+    uint64_t segment_id_next;
+
+    _Alignas(64) _Atomic uint64_t durable;      /* the log up to here survives a power cut */
+    _Atomic uint32_t sync_round;        /* counts finished syncs: the word committers sleep on */
+    _Atomic uint32_t sync_failed;       /* nonzero: writes are refused until the store is reopened */
+    _Atomic uint64_t sync_count;
+    _Atomic uint64_t directory_synced;  /* segments up to this id have a durable name */
+
+    _Alignas(64) _Atomic uint32_t pin_count;    /* scans that are open */
+    _Atomic uint64_t dead_slots;        /* slots that point at tombstones: to be swept, a hint */
+    _Atomic uint64_t checkpoint_position, checkpoint_sequence, checkpoint_id;
+    _Atomic uint64_t manifest_position; /* durable position that the manifest on disk tells */
+
+    _Alignas(64) _Atomic uint64_t counters[2][8];   /* the fields of struct shared_counters */
+    _Alignas(64) struct keydir_shared keydir;
+    _Alignas(64) struct segment_entry segments[SEGMENT_SLOT_COUNT];
+    _Atomic uint64_t pins[PIN_COUNT];   /* (process slot + 1) << 48 | sequence; 0: free */
+};
+
+#define SHARED_SIZE ((sizeof(struct shared) + SPACE_ALIGNMENT - 1) / SPACE_ALIGNMENT * SPACE_ALIGNMENT)
+
+static inline uint64_t shared_sequence(const struct shared *shared)
+{
+    return atomic_load_explicit(&shared->published, memory_order_acquire) >> 1;
+}
+/* The counters that belong to what is published now. */
+struct shared_counters shared_counters(const struct shared *shared);
+/* (W) Write the half that does not count, and make it count by one store. */
+void shared_counters_publish(struct shared *shared, const struct shared_counters *counters);
+
+void shared_identity_seal(struct shared_identity *identity);
+/* Whether the identity holds together (magic, layout, size, checksum) and names this boot and file. */
+bool shared_identity_matches(const struct shared_identity *identity, const struct os_identity *boot,
+                             const struct os_stat *stat);
+
+/* What a process needs to take part: its slot, and the lock file that proves that it lives. */
+struct process {
+    const struct os *os;
+    int lock_fd;                        /* -1: alone, nothing is shared */
+    uint32_t slot;
+};
+
+/* Take a free process slot. PYKV_BUSY if all are taken. */
+int process_join(struct process *process);
+void process_leave(struct process *process);
+/* Whether the process that holds `slot` still lives. Our own does. */
+bool process_alive(const struct process *process, uint32_t slot);
+/* Whether any process other than this one lives. */
+int process_others(const struct process *process, bool *others);
+uint64_t process_count(const struct process *process);
+/* The lock that openers take in turn, on the same file. */
+int process_setup_lock(const struct process *process);
+void process_setup_unlock(const struct process *process);
+
+/* Acquire; *died tells that the last owner died with it, so that the caller repairs what it guards.
+ * A waiter sleeps; one that has waited some milliseconds asks whether the owner lives. */
+void shared_lock_acquire(struct shared_lock *lock, const struct process *process, bool *died);
+bool shared_lock_try(struct shared_lock *lock, const struct process *process, bool *died);
+void shared_lock_release(struct shared_lock *lock, const struct process *process);
+/* Take over a lock whose owner had the slot that is now ours. True if it was so. */
+bool shared_lock_inherit(struct shared_lock *lock, const struct process *process);
+
+/* Pin the present instant: from here on no delete forgets what was before it. *sequence is the
+ * instant, *pin its handle. PYKV_BUSY if all pins are taken. */
+int shared_pin(struct shared *shared, const struct process *process, uint32_t *pin,
+               uint64_t *sequence);
+void shared_unpin(struct shared *shared, uint32_t pin);
+/* Free the pins of a process that is gone. */
+void shared_unpin_process(struct shared *shared, uint32_t slot);
+
+#endif

@@ -1,0 +1,213 @@
+/* stats.c -- what a store consists of, and whether it is whole. */
+#include <string.h>
+
+#include "store.h"
+
+/* ---- Figures ---- */
+
+struct sizes { struct pykv_store *store; uint64_t disk_bytes; };
+
+static int add_size(void *context, const char *name)
+{
+    struct sizes *sizes = context;
+    const struct os *os = sizes->store->os;
+    struct os_stat stat;
+    uint64_t number;
+    int fd;
+    if (store_classify(name, &number) == 0 || os->file_open(os, sizes->store->dir, name, OS_READ, 0, &fd) != 0)
+        return 0;   /* not ours, or removed meanwhile */
+    if (os->file_stat(os, fd, &stat) == 0)
+        sizes->disk_bytes += stat.disk_size;
+    (void)os->file_close(os, fd);
+    return 0;
+}
+
+static uint64_t unsynced_bytes(const struct shared *shared)
+{
+    uint64_t tail = atomic_load(&shared->tail), durable = atomic_load(&shared->durable);
+    if (durable >= tail)
+        return 0;
+    if (position_segment(tail) == position_segment(durable))
+        return position_offset(tail) - position_offset(durable);
+    uint64_t sum = position_offset(tail);
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        uint64_t id = atomic_load(&shared->segments[i].id);
+        if (id > position_segment(durable) && id < position_segment(tail))
+            sum += atomic_load(&shared->segments[i].length);
+        else if (id == position_segment(durable))
+            sum += atomic_load(&shared->segments[i].length) - position_offset(durable);
+    }
+    return sum;
+}
+
+static void count_log(const struct shared *shared, struct pykv_stats *out)
+{
+    uint64_t active = position_segment(atomic_load(&shared->tail));
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        uint64_t id = atomic_load(&shared->segments[i].id);
+        if (id == 0)
+            continue;
+        uint64_t length = id == active ? position_offset(atomic_load(&shared->tail)) : atomic_load(&shared->segments[i].length);
+        out->segments++;
+        out->log_bytes += length > SEGMENT_HEADER_SIZE ? length - SEGMENT_HEADER_SIZE : 0;
+    }
+}
+
+int pykv_stats(struct pykv_store *store, struct pykv_stats *out)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    const struct shared *shared = store->shared;
+    struct sizes sizes = { .store = store };
+    int error = store->os->dir_list(store->os, store->dir, add_size, &sizes);
+    if (error != 0) {
+        store_leave(store);
+        return error_os(error, store->path, 0, "list");
+    }
+    memset(out, 0, sizeof *out);
+    count_log(shared, out);
+    struct shared_counters counters = shared_counters(shared);
+    out->keys = counters.keys;
+    out->version = counters.sequence;
+    out->live_bytes = counters.live_bytes;
+    out->dead_bytes = out->log_bytes > counters.live_bytes ? out->log_bytes - counters.live_bytes : 0;
+    out->disk_bytes = sizes.disk_bytes;
+    out->keydir_bytes = keydir_memory_size(store->keydir);
+    out->keydir_buckets = atomic_load(&shared->keydir.bucket_count);
+    out->keydir_nodes = atomic_load(&shared->keydir.node_count) - atomic_load(&shared->keydir.node_free_count);
+    out->unsynced_bytes = unsynced_bytes(shared);
+    out->checkpoint_version = atomic_load(&shared->checkpoint_sequence);
+    out->processes = process_count(&store->process);
+    out->syncs = atomic_load(&shared->sync_count);
+    out->recovered_records = atomic_load(&store->recovered_records);
+    out->damaged_records = atomic_load(&store->damaged_records);
+    out->open_us = store->open_us;
+    store_leave(store);
+    return PYKV_OK;
+}
+
+int pykv_count(struct pykv_store *store, uint64_t *out)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    *out = shared_counters(store->shared).keys;
+    store_leave(store);
+    return PYKV_OK;
+}
+
+/* ---- Verification ---- */
+
+static void note_damage(struct pykv_report *report, const char *path, uint64_t offset, uint64_t size)
+{
+    if (report->damage_count < sizeof report->damage / sizeof *report->damage) {
+        struct pykv_damage *damage = &report->damage[report->damage_count];
+        damage->offset = offset;
+        damage->size = size;
+        strncpy(damage->path, path, sizeof damage->path - 1);
+    }
+    report->damage_count++;
+}
+
+static int count_record(void *context, const struct record *record, uint64_t location)
+{
+    struct pykv_report *report = context;
+    (void)location;
+    if ((record->flags & (RECORD_MARK | RECORD_SEAL)) == 0)
+        report->records++;
+    return PYKV_OK;
+}
+
+static int verify_segment(struct pykv_store *store, uint32_t slot, struct pykv_report *report)
+{
+    struct log_walk walk = { .log = &store->log, .each = count_record, .context = report, .offset = SEGMENT_HEADER_SIZE };
+    char name[32];
+    log_segment_name(atomic_load(&store->shared->segments[slot].id), name);
+    int status = log_segment(&store->log, slot, &walk.segment);
+    if (status == PYKV_CORRUPT) {
+        note_damage(report, name, 0, 0);
+        return PYKV_OK;
+    }
+    if (status != PYKV_OK)
+        return status;
+    uint8_t header[SEGMENT_HEADER_SIZE];
+    struct segment_header decoded;
+    size_t done = 0;
+    int error = store->os->file_read(store->os, walk.segment->fd, header, sizeof header, 0, &done);
+    if (error != 0)
+        return error_os(error, name, 0, "read");
+    if (done != sizeof header || segment_header_decode(header, &decoded) != PYKV_OK)
+        note_damage(report, name, 0, SEGMENT_HEADER_SIZE);
+    walk.limit = log_limit(&store->log, walk.segment);
+    while ((status = log_walk(&walk)) == PYKV_CORRUPT) {
+        uint64_t start = walk.offset;
+        if ((status = log_walk_resync(&walk)) != PYKV_OK)
+            return status;
+        note_damage(report, name, start, walk.offset - start);
+    }
+    report->segments++;
+    report->bytes += walk.limit;
+    return status;
+}
+
+/* Every slot must lead to a record that verifies and whose key hashes to the slot's place. */
+static int verify_keydir(struct pykv_store *store, struct pykv_report *report, uint64_t *live)
+{
+    uint64_t slots[1024], bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+    struct log_reader reader;
+    struct record record;
+    int status = PYKV_OK;
+    log_reader_init(&reader, store->os);
+    for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
+        size_t count = 0;
+        status = keydir_collect(store->keydir, bucket_count, bucket, slots, 1024, &count);
+        for (size_t i = 0; i < count && status == PYKV_OK; i++) {
+            uint64_t location = keydir_slot_location(slots[i]), hash = keydir_slot_hash(slots[i], bucket);
+            status = log_read(&store->log, location, &reader, &record);
+            bool wrong = status == PYKV_CORRUPT ||
+                         (status == PYKV_OK && !keydir_holds(store->keydir, hash_bytes(&store->hash_key, record.key, record.key_size), location));
+            if (wrong && keydir_holds(store->keydir, hash, location))
+                note_damage(report, KEYDIR_NAME, location_offset(location), 0);
+            *live += !keydir_slot_dead(slots[i]);
+            if (status == PYKV_CORRUPT)
+                status = PYKV_OK;
+        }
+    }
+    log_reader_release(&reader);
+    return status;
+}
+
+static int verify_manifest(struct pykv_store *store, struct pykv_report *report)
+{
+    struct manifest manifest;
+    int status = manifest_read(store->os, store->dir, &manifest);
+    if (status == PYKV_CORRUPT || status == PYKV_MISSING) {
+        note_damage(report, MANIFEST_NAME, 0, 0);
+        return PYKV_OK;
+    }
+    manifest_release(store->os, &manifest);
+    return status;
+}
+
+int pykv_verify(struct pykv_store *store, struct pykv_report *out)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    memset(out, 0, sizeof *out);
+    uint64_t live = 0, before = shared_sequence(store->shared);
+    status = verify_manifest(store, out);
+    for (uint32_t slot = 0; slot < SEGMENT_SLOT_COUNT && status == PYKV_OK; slot++)
+        if (atomic_load(&store->shared->segments[slot].id) != 0)
+            status = verify_segment(store, slot, out);
+    if (status == PYKV_OK)
+        status = verify_keydir(store, out, &live);
+    struct shared_counters counters = shared_counters(store->shared);
+    if (status == PYKV_OK && counters.sequence == before && counters.keys != live)
+        note_damage(out, KEYDIR_NAME, 0, 0);
+    if (status == PYKV_OK && out->damage_count > 0)
+        status = error_corrupt(out->damage[0].path, out->damage[0].offset, "verification found damage");
+    store_leave(store);
+    return status;
+}

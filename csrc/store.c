@@ -1,0 +1,519 @@
+/* store.c -- opening and closing a store. To open is to attach to the keydir of this boot, if it is
+ * there and intact, and else to build it (recover.c). Openers take turns by a lock on the file
+ * `lock`, so that one builds and the others attach. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "store.h"
+
+#define SEGMENT_SIZE_DEFAULT (UINT64_C(128) << 20)
+#define SEGMENT_SIZE_MIN (UINT64_C(64) << 10)
+#define SEGMENT_SIZE_MAX (UINT64_C(1) << 30)
+#define INTERVAL_MS_DEFAULT 1000u
+#define INTERVAL_MS_MAX 3600000u
+
+const char *pykv_version_string(void) { return "0.1.0"; }
+
+/* ---- Names ---- */
+
+static bool numbered(const char *name, const char *prefix, uint64_t *number)
+{
+    size_t size = strlen(prefix);
+    char *end;
+    if (strncmp(name, prefix, size) != 0 || name[size] < '0' || name[size] > '9' || strlen(name + size) < 10)
+        return false;
+    errno = 0;
+    unsigned long long value = strtoull(name + size, &end, 10);
+    *number = value;
+    return *end == '\0' && errno == 0 && value != 0;
+}
+
+char store_classify(const char *name, uint64_t *number)
+{
+    if (numbered(name, "segment-", number))
+        return 's';
+    if (numbered(name, "checkpoint-", number))
+        return 'c';
+    if (strcmp(name, MANIFEST_NAME) == 0)
+        return 'm';
+    return strcmp(name, KEYDIR_NAME) == 0 || strcmp(name, KEYDIR_TEMPORARY) == 0 || strcmp(name, LOCK_NAME) == 0 ||
+                   strcmp(name, MANIFEST_TEMPORARY) == 0 || strcmp(name, "checkpoint.tmp") == 0
+               ? 'o' : 0;
+}
+
+struct contents { bool store, ours, foreign; char first_foreign[256]; };
+
+static int note_contents(void *context, const char *name)
+{
+    struct contents *contents = context;
+    uint64_t number;
+    char kind = store_classify(name, &number);
+    contents->store |= kind == 'm' || kind == 's';
+    contents->ours |= kind != 0;
+    if (kind == 0 && !contents->foreign) {
+        contents->foreign = true;
+        strncpy(contents->first_foreign, name, sizeof contents->first_foreign - 1);
+    }
+    return 0;
+}
+
+static int check_contents(struct pykv_store *store)
+{
+    struct contents contents = { .store = false };
+    int error = store->os->dir_list(store->os, store->dir, note_contents, &contents);
+    if (error != 0)
+        return error_os(error, store->path, 0, "list");
+    if (contents.store)
+        return PYKV_OK;
+    if (store->options.flag == PYKV_FLAG_READ || store->options.flag == PYKV_FLAG_WRITE)
+        return error_set(PYKV_MISSING, ENOENT, store->path, 0, "there is no store in %s", store->path);
+    if (contents.foreign)
+        return error_set(PYKV_NOT_A_STORE, 0, store->path, 0,
+                         "%s holds %s, which is not pykv's: a new store wants an empty directory", store->path,
+                         contents.first_foreign);
+    return PYKV_OK;
+}
+
+/* ---- Calls in flight ---- */
+
+static _Thread_local uint32_t thread_stripe;
+static _Atomic uint32_t stripe_next;
+
+static struct call_stripe *my_stripe(struct pykv_store *store)
+{
+    if (__builtin_expect(thread_stripe == 0, 0))
+        thread_stripe = 1 + atomic_fetch_add(&stripe_next, 1) % CALL_STRIPES;
+    return &store->stripes[thread_stripe - 1];
+}
+
+int store_enter(struct pykv_store *store)
+{
+    struct call_stripe *stripe = my_stripe(store);
+    atomic_fetch_add(&stripe->calls, 1);    /* sequentially consistent, as is `closing`: one sees the other */
+    if (__builtin_expect(atomic_load(&store->closing) == 0, 1))
+        return PYKV_OK;
+    atomic_fetch_sub(&stripe->calls, 1);
+    return error_set(PYKV_CLOSED, 0, store->path, 0, "the store %s is closed", store->path);
+}
+
+void store_leave(struct pykv_store *store)
+{
+    atomic_fetch_sub_explicit(&my_stripe(store)->calls, 1, memory_order_release);
+}
+
+static void wait_for_calls(struct pykv_store *store)
+{
+    const uint32_t never = 0;
+    for (size_t i = 0; i < CALL_STRIPES; i++)
+        while (atomic_load_explicit(&store->stripes[i].calls, memory_order_acquire) != 0)
+            store->os->wait(store->os, &never, 0, 1);
+}
+
+/* ---- Opening ---- */
+
+static int check_options(const char *path, const struct pykv_options *given, struct pykv_options *out)
+{
+    *out = *given;
+    if (out->segment_size == 0)
+        out->segment_size = SEGMENT_SIZE_DEFAULT;
+    if (out->interval_ms == 0)
+        out->interval_ms = INTERVAL_MS_DEFAULT;
+    if (out->file_mode == 0)
+        out->file_mode = 0600;
+    if (path[0] == '\0' || strlen(path) >= sizeof((struct pykv_store *)0)->path)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "a path has 1 to %zu bytes", sizeof((struct pykv_store *)0)->path - 1);
+    if (out->flag < PYKV_FLAG_READ || out->flag > PYKV_FLAG_NEW || out->durability < PYKV_DURABILITY_PROCESS ||
+        out->durability > PYKV_DURABILITY_COMMIT || (out->io != PYKV_IO_MMAP && out->io != PYKV_IO_PREAD))
+        return error_set(PYKV_INVALID, 0, NULL, 0, "flag, durability or io has no such value");
+    if (out->segment_size < SEGMENT_SIZE_MIN || out->segment_size > SEGMENT_SIZE_MAX)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "segment_size must be from 64 KiB to 1 GiB, not %llu bytes",
+                         (unsigned long long)out->segment_size);
+    if (out->interval_ms > INTERVAL_MS_MAX || (out->file_mode & ~0777u) != 0 || (out->file_mode & 0600) != 0600)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "interval_ms or file_mode is out of its range");
+    return PYKV_OK;
+}
+
+static int open_directory(struct pykv_store *store)
+{
+    bool create = store->options.flag == PYKV_FLAG_CREATE || store->options.flag == PYKV_FLAG_NEW;
+    uint32_t mode = store->options.file_mode, bits = mode | (mode & 0444) >> 2;
+    int error = store->os->dir_open(store->os, store->path, create, bits, &store->dir);
+    if (error == ENOENT)
+        return error_set(create ? PYKV_IO : PYKV_MISSING, error, store->path, 0,
+                         create ? "the directory above %s does not exist" : "there is no store at %s", store->path);
+    if (error == ENOTDIR)
+        return error_set(PYKV_NOT_A_STORE, error, store->path, 0, "%s is not a directory", store->path);
+    return error == 0 ? PYKV_OK : error_os(error, store->path, 0, "open");
+}
+
+/* Without permission to write the lock file a reader does without it, and shares nothing. */
+static int open_lock(struct pykv_store *store)
+{
+    bool reader = store->options.flag == PYKV_FLAG_READ;
+    int error = store->os->file_open(store->os, store->dir, LOCK_NAME, OS_OPEN_OR_CREATE, store->options.file_mode,
+                                     &store->process.lock_fd);
+    if (error == 0)
+        return PYKV_OK;
+    store->process.lock_fd = -1;
+    return reader && (error == EACCES || error == EPERM || error == EROFS) ? PYKV_OK
+                                                                          : error_os(error, LOCK_NAME, 0, "open");
+}
+
+static int start_log(struct pykv_store *store)
+{
+    struct log *log = &store->log;
+    log->os = store->os;
+    log->dir = store->dir;
+    log->shared = store->shared;
+    log->process = &store->process;
+    log->segment_size = store->options.segment_size;
+    log->disk_size_max = store->options.disk_size_max;
+    log->file_mode = store->options.file_mode;
+    log->writable = !store->read_only;
+    log->pread = store->options.io == PYKV_IO_PREAD;
+    int status = log_init(log);
+    store->log_ready = status == PYKV_OK;
+    return status;
+}
+
+static int map_shared(struct pykv_store *store)
+{
+    void *memory;
+    int status = space_map(&store->space, 0, SHARED_SIZE, &memory);
+    if (status == PYKV_OK)
+        store->shared = memory;
+    return status;
+}
+
+static void drop_space(struct pykv_store *store)
+{
+    keydir_close(store->keydir);
+    store->keydir = NULL;
+    if (store->log_ready)
+        log_release(&store->log);
+    store->log_ready = false;
+    if (store->shared != NULL)
+        store->os->unmap(store->os, store->shared, SHARED_SIZE);
+    store->shared = NULL;
+    if (store->space.fd >= 0)
+        (void)store->os->file_close(store->os, store->space.fd);
+    store->space.fd = -1;
+}
+
+/* PYKV_NOT_FOUND: there is no keydir of this boot, this machine and this directory. */
+static int attach(struct pykv_store *store)
+{
+    const struct os *os = store->os;
+    struct shared_identity identity;
+    struct os_identity boot;
+    struct os_stat stat;
+    size_t done = 0;
+    bool writable = store->process.lock_fd >= 0;
+    int error = os->file_open(os, store->dir, KEYDIR_NAME, writable ? OS_READ_WRITE : OS_READ, 0, &store->space.fd);
+    if (error != 0)
+        return error == ENOENT || !writable ? PYKV_NOT_FOUND : error_os(error, KEYDIR_NAME, 0, "open");
+    store->space = (struct space){ .os = os, .fd = store->space.fd, .writable = writable, .name = KEYDIR_NAME };
+    if ((error = os->file_stat(os, store->space.fd, &stat)) != 0 || (error = os->boot_id(os, &boot)) != 0 ||
+        (error = os->file_read(os, store->space.fd, &identity, sizeof identity, 0, &done)) != 0)
+        return error_os(error, KEYDIR_NAME, 0, "read");
+    if (done != sizeof identity || stat.size < SHARED_SIZE || !shared_identity_matches(&identity, &boot, &stat))
+        return PYKV_NOT_FOUND;
+    memcpy(store->log.store_id, identity.store_id, 16);
+    memcpy(store->log.hash_key, identity.hash_key, 16);
+    store->hash_key = (struct hash_key){ get_u64(identity.hash_key), get_u64(identity.hash_key + 8) };
+    int status = map_shared(store);
+    if (status == PYKV_OK)
+        status = keydir_open(os, &store->space, &store->shared->keydir, &store->keydir);
+    if (status == PYKV_CORRUPT)
+        return PYKV_NOT_FOUND;      /* the log knows better */
+    return status == PYKV_OK ? start_log(store) : status;
+}
+
+/* A fresh space, in a file of its own or in private memory; then what the directory tells. */
+static int build(struct pykv_store *store)
+{
+    const struct os *os = store->os;
+    store->private = store->process.lock_fd < 0;
+    store->space = (struct space){ .os = os, .fd = -1, .writable = true, .name = KEYDIR_NAME };
+    int status = PYKV_OK, error;
+    if (!store->private) {
+        (void)os->file_remove(os, store->dir, KEYDIR_TEMPORARY);
+        error = os->file_open(os, store->dir, KEYDIR_TEMPORARY, OS_CREATE, store->options.file_mode, &store->space.fd);
+        if (error != 0)
+            return error_os(error, KEYDIR_TEMPORARY, 0, "create");
+        status = space_reserve(&store->space, 0, SHARED_SIZE);
+    }
+    if (status == PYKV_OK)
+        status = map_shared(store);
+    if (status != PYKV_OK)
+        return status;
+    atomic_store(&store->shared->keydir.space_end, SHARED_SIZE);
+    status = keydir_open(os, &store->space, &store->shared->keydir, &store->keydir);
+    if (status == PYKV_OK && store->options.expected_keys != 0)
+        status = keydir_reserve(store->keydir, store->options.expected_keys);
+    if (status == PYKV_OK)
+        status = start_log(store);
+    if (status != PYKV_OK)
+        return status;
+    store->log.writable = !store->private;
+    if ((status = recover(store)) != PYKV_OK || store->private)
+        return status;
+    store->log.writable = !store->read_only;
+
+    struct shared_identity *identity = &store->shared->identity;
+    struct os_identity boot;
+    struct os_stat stat;
+    if ((error = os->boot_id(os, &boot)) != 0 || (error = os->file_stat(os, store->space.fd, &stat)) != 0)
+        return error_os(error, KEYDIR_NAME, 0, "identify");
+    memcpy(identity->boot_id, boot.bytes, 16);
+    memcpy(identity->store_id, store->log.store_id, 16);
+    memcpy(identity->hash_key, store->log.hash_key, 16);
+    identity->device = stat.device;
+    identity->inode = stat.inode;
+    shared_identity_seal(identity);
+    error = os->file_rename(os, store->dir, KEYDIR_TEMPORARY, KEYDIR_NAME);
+    return error == 0 ? PYKV_OK : error_os(error, KEYDIR_NAME, 0, "rename");
+}
+
+/* Nobody else is here: forget what the dead have left, and finish what they began. */
+static int settle_alone(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    for (size_t i = 0; i < PIN_COUNT; i++)
+        atomic_store(&shared->pins[i], 0);
+    atomic_store(&shared->pin_count, 0);
+    struct shared_lock *locks[] = { &shared->writer, &shared->extend, &shared->sync, &shared->maintain };
+    for (size_t i = 0; i < sizeof locks / sizeof *locks; i++)
+        atomic_store(&locks[i]->word, 0);
+    if (store->read_only)
+        return PYKV_OK;     /* the next writer repairs; readers step back over what is half done */
+    int status = store_lock(store);
+    if (status != PYKV_OK)
+        return status;
+    store_unlock(store);
+    return PYKV_OK;
+}
+
+/* Our slot may have been that of one who died with a lock, which now looks like ours. */
+static int settle_inherited(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    struct shared_lock *locks[] = { &shared->extend, &shared->sync, &shared->maintain };
+    for (size_t i = 0; i < sizeof locks / sizeof *locks; i++)
+        if (shared_lock_inherit(locks[i], &store->process))
+            shared_lock_release(locks[i], &store->process);
+    shared_unpin_process(shared, store->process.slot);
+    if (!shared_lock_inherit(&shared->writer, &store->process))
+        return PYKV_OK;
+    int status = store->read_only ? PYKV_OK : store_repair(store);
+    store_unlock(store);
+    return status;
+}
+
+static int attach_or_build(struct pykv_store *store)
+{
+    bool others = false;
+    int status = PYKV_OK;
+    if (store->process.lock_fd >= 0 && (status = process_others(&store->process, &others)) != PYKV_OK)
+        return status;
+    if (store->process.lock_fd >= 0 && store->options.flag == PYKV_FLAG_NEW && !others &&
+        (status = store_remove_files(store)) != PYKV_OK)
+        return status;
+    status = attach(store);
+    if (status == PYKV_OK && !others && atomic_load(&store->shared->sync_failed) != 0 && store->process.lock_fd >= 0) {
+        store->rewrite_tail = true;
+        status = PYKV_NOT_FOUND;
+    }
+    if (status == PYKV_NOT_FOUND) {
+        drop_space(store);
+        if (others)
+            return error_set(PYKV_BUSY, 0, store->path, 0,
+                             "the store %s is in use by processes of another machine or boot, or its keydir was removed",
+                             store->path);
+        status = build(store);
+    } else if (status == PYKV_OK && store->process.lock_fd >= 0 && !others) {
+        status = settle_alone(store);
+    }
+    if (status == PYKV_OK && store->process.lock_fd >= 0)
+        status = process_join(&store->process);
+    if (status == PYKV_OK && store->process.lock_fd >= 0 && others)
+        status = settle_inherited(store);
+    return status;
+}
+
+static int open_store(struct pykv_store *store)
+{
+    int status = open_directory(store);
+    if (status == PYKV_OK)
+        status = check_contents(store);
+    if (status == PYKV_OK)
+        status = open_lock(store);
+    if (status == PYKV_OK && store->process.lock_fd >= 0)
+        status = process_setup_lock(&store->process);
+    if (status != PYKV_OK)
+        return status;
+    status = attach_or_build(store);
+    if (store->process.lock_fd >= 0)
+        process_setup_unlock(&store->process);
+    if (status == PYKV_OK && store->options.flag == PYKV_FLAG_NEW)
+        status = pykv_clear(store, PYKV_DURABILITY_DEFAULT);
+    if (status == PYKV_OK && !store->read_only)
+        status = maintain_start(store);
+    return status;
+}
+
+static void release_all(struct pykv_store *store)
+{
+    drop_space(store);
+    if (store->process.lock_fd >= 0) {
+        process_leave(&store->process);
+        (void)store->os->file_close(store->os, store->process.lock_fd);
+        store->process.lock_fd = -1;
+    }
+    if (store->dir >= 0)
+        (void)store->os->file_close(store->os, store->dir);
+    store->dir = -1;
+}
+
+int pykv_open_with(const struct os *os, const char *path, const struct pykv_options *options, struct pykv_store **out)
+{
+    struct pykv_options checked;
+    uint64_t start = os->monotonic_ns(os);
+    int status = check_options(path, options, &checked);
+    if (status != PYKV_OK)
+        return status;
+    struct pykv_store *store = os->alloc(os, sizeof *store);
+    if (store == NULL)
+        return error_no_memory(sizeof *store);
+    store->os = os;
+    strcpy(store->path, path);
+    store->options = checked;
+    store->read_only = checked.flag == PYKV_FLAG_READ;
+    store->dir = store->space.fd = -1;
+    store->process = (struct process){ .os = os, .lock_fd = -1 };
+    pthread_mutex_init(&store->close_mutex, NULL);
+    status = open_store(store);
+    if (status != PYKV_OK) {
+        struct pykv_error kept = *pykv_last_error();
+        atomic_store(&store->closing, 2);
+        maintain_stop(store);
+        release_all(store);
+        pthread_mutex_destroy(&store->close_mutex);
+        os->release(os, store);
+        return error_set(kept.status, kept.os_errno, kept.path, kept.offset, "%s", kept.message);
+    }
+    store->open_us = (os->monotonic_ns(os) - start) / 1000;
+    *out = store;
+    return PYKV_OK;
+}
+
+int pykv_open(const char *path, const struct pykv_options *options, struct pykv_store **out)
+{
+    return pykv_open_with(&os_posix, path, options, out);
+}
+
+/* ---- The manifest ---- */
+
+int store_write_manifest(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    struct manifest manifest = { .durable = atomic_load(&shared->durable) };
+    manifest.segments = store->os->alloc(store->os, SEGMENT_SLOT_COUNT * sizeof *manifest.segments);
+    if (manifest.segments == NULL)
+        return error_no_memory(SEGMENT_SLOT_COUNT * sizeof *manifest.segments);
+    memcpy(manifest.store_id, store->log.store_id, 16);
+    memcpy(manifest.hash_key, store->log.hash_key, 16);
+    /* Under the lock, so that no segment is between its number and its entry: one that has a number
+     * below segment_id_next and is not listed counts as given up. */
+    int status = store_lock(store);
+    if (status != PYKV_OK) {
+        manifest_release(store->os, &manifest);
+        return status;
+    }
+    manifest.segment_id_next = shared->segment_id_next;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        uint64_t id = atomic_load(&shared->segments[i].id);
+        if (id == 0)
+            continue;
+        bool synced = atomic_load(&shared->segments[i].synced) != 0;
+        size_t at = manifest.count++;
+        for (; at > 0 && manifest.segments[at - 1].id > id; at--)
+            manifest.segments[at] = manifest.segments[at - 1];
+        manifest.segments[at] = (struct manifest_segment){ .id = id, .length = synced ? atomic_load(&shared->segments[i].length) : 0 };
+    }
+    store_unlock(store);
+    status = manifest_write(store->os, store->dir, store->options.file_mode, &manifest);
+    if (status == PYKV_OK)
+        atomic_store(&shared->manifest_position, manifest.durable);
+    manifest_release(store->os, &manifest);
+    return status;
+}
+
+/* ---- Closing ---- */
+
+/* Make all durable and say so in the manifest; the last one out, under the openers' lock. */
+static int close_log(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    bool others = true;
+    int status = store_sync_to(store, atomic_load(&shared->tail));
+    if (status != PYKV_OK || (status = process_setup_lock(&store->process)) != PYKV_OK)
+        return status;
+    status = process_others(&store->process, &others);
+    if (status == PYKV_OK && !others && atomic_load(&shared->manifest_position) != atomic_load(&shared->durable))
+        status = store_write_manifest(store);
+    process_setup_unlock(&store->process);
+    return status;
+}
+
+int pykv_close(struct pykv_store *store)
+{
+    int status = PYKV_OK;
+    pthread_mutex_lock(&store->close_mutex);
+    if (atomic_load(&store->closing) == 0) {
+        atomic_store(&store->closing, 1);
+        wait_for_calls(store);
+        maintain_stop(store);
+        if (!store->read_only && !store->private)
+            status = close_log(store);
+        release_all(store);
+        atomic_store(&store->closing, 2);
+    }
+    pthread_mutex_unlock(&store->close_mutex);
+    return status;
+}
+
+void pykv_free(struct pykv_store *store)
+{
+    if (store == NULL)
+        return;
+    (void)pykv_close(store);
+    pthread_mutex_destroy(&store->close_mutex);
+    store->os->release(store->os, store);
+}
+
+/* ---- A new store in the place of an old one ---- */
+
+static int remove_name(void *context, const char *name)
+{
+    struct pykv_store *store = context;
+    uint64_t number;
+    char kind = store_classify(name, &number);
+    if (kind == 0 || strcmp(name, LOCK_NAME) == 0 || strcmp(name, MANIFEST_NAME) == 0)
+        return 0;
+    return store->os->file_remove(store->os, store->dir, name);
+}
+
+/* The manifest goes last: while it stands, a missing segment is noticed, and nothing looks new. */
+int store_remove_files(struct pykv_store *store)
+{
+    int error = store->os->dir_list(store->os, store->dir, remove_name, store);
+    if (error == 0)
+        error = store->os->dir_sync(store->os, store->dir);
+    if (error == 0) {
+        error = store->os->file_remove(store->os, store->dir, MANIFEST_NAME);
+        error = error == ENOENT ? 0 : error;
+    }
+    return error == 0 ? PYKV_OK : error_os(error, store->path, 0, "empty");
+}

@@ -1,0 +1,165 @@
+/* store.h -- an open store: what the chapters (write.c, read.c, scan.c, sync.c, maintain.c,
+ * recover.c, checkpoint.c, ...) share. The public face is pykv.h. */
+#ifndef PYKV_STORE_H
+#define PYKV_STORE_H
+
+#include <pthread.h>
+
+#include "checksum.h"
+#include "error.h"
+#include "keydir.h"
+#include "log.h"
+#include "manifest.h"
+#include "pykv.h"
+#include "shared.h"
+
+#define CALL_STRIPES 16u
+#define KEYDIR_NAME "keydir"
+#define KEYDIR_TEMPORARY "keydir.tmp"
+#define LOCK_NAME "lock"
+
+struct call_stripe {
+    _Alignas(64) _Atomic uint64_t calls;    /* in flight */
+};
+
+struct pykv_store {
+    const struct os *os;
+    char path[512];                 /* as given to pykv_open(), for messages */
+    struct pykv_options options;
+    bool read_only;                 /* refuses writes */
+    bool private;                   /* its own keydir: nothing is shared, nothing is written */
+    int dir;
+    struct process process;         /* lock file and slot; lock_fd -1: none */
+    struct space space;             /* the file `keydir`, or private memory */
+    struct shared *shared;
+    struct hash_key hash_key;
+    struct keydir *keydir;
+    struct log log;
+    bool log_ready;
+
+    struct call_stripe stripes[CALL_STRIPES];
+    _Atomic int closing;
+    pthread_mutex_t close_mutex;
+
+    void *helper;                   /* thread, or NULL: writers do its work (maintain.c) */
+    _Atomic uint32_t helper_word;   /* the helper sleeps on it */
+    _Atomic uint32_t helper_stop;
+
+    bool rewrite_tail;              /* a sync failed before: write the tail anew when recovering */
+    _Atomic uint64_t recovered_records, damaged_records;
+    uint64_t open_us;
+};
+
+/* Every public call on a store is between these. PYKV_CLOSED once it is closing. */
+int store_enter(struct pykv_store *store);
+void store_leave(struct pykv_store *store);
+
+/* ---- read.c ---- */
+
+/* Find the newest record of `key` whose sequence is at most `sequence`. PYKV_OK with *out (verified,
+ * no tombstone; expiry not looked at), PYKV_NOT_FOUND, or a failure. */
+int store_find(struct pykv_store *store, uint64_t sequence, uint64_t hash, const uint8_t *key,
+               size_t key_size, struct log_reader *reader, struct record *out);
+/* Walk from a record back to the newest version of its key at or before `sequence`. */
+int store_step_back(struct pykv_store *store, uint64_t sequence, struct log_reader *reader,
+                    struct record *record);
+static inline bool record_expired(const struct pykv_store *store, const struct record *record)
+{
+    return (record->flags & RECORD_EXPIRY) != 0 && record->expiry <= store->os->wall_ms(store->os);
+}
+
+/* ---- write.c ---- */
+
+struct present {                /* what the keydir has for a key now */
+    uint64_t slot;              /* the location its slot holds, 0: there is none */
+    uint64_t location;          /* the same with the segment's id: what `previous` will say */
+    uint64_t size;              /* bytes of the record there */
+    bool live;                  /* it is no tombstone */
+};
+
+struct operation {
+    const uint8_t *key, *value;
+    uint32_t key_size, value_size;
+    uint64_t number;            /* expiry, or the version expected */
+    uint64_t hash;
+    uint8_t kind;               /* enum pykv_op */
+    bool superseded;            /* a later operation of the batch names the key */
+    /* filled in under the lock: */
+    bool skip;                  /* nothing to write */
+    uint64_t size;              /* bytes of its record */
+    struct present present;
+};
+
+int store_lock(struct pykv_store *store);       /* the writer lock; repairs if its owner died */
+void store_unlock(struct pykv_store *store);
+/* Apply operations as one batch; the caller holds the writer lock. *end is the log position up to
+ * which a sync makes it durable, 0 if nothing was written. */
+int store_write_locked(struct pykv_store *store, struct operation *operations, size_t count,
+                       size_t *failed, uint64_t *deleted, uint64_t *version, uint64_t *end);
+/* Wait until what ends at `end` is as durable as asked. */
+int store_settle(struct pykv_store *store, uint64_t end, int durability);
+
+/* (W) The present record of a key: PYKV_OK, with its header in *record (not verified: a writer may
+ * replace what is damaged); PYKV_NOT_FOUND; PYKV_CORRUPT if a record that may be the key's cannot be
+ * read; or another failure. */
+int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, size_t key_size,
+                  struct log_reader *reader, struct present *out, struct record *record);
+/* (W) Point the key's slot at its new record (flags and size of `record` count), and count. False:
+ * the keydir is damaged. Harmless to repeat for a slot that points there already. */
+bool store_apply(struct pykv_store *store, struct shared_counters *counters, uint64_t hash,
+                 uint64_t location, const struct record *record, const struct present *present);
+/* (W) Make counters->position .. tail visible: what a dead writer left undone. */
+int store_repair(struct pykv_store *store);
+
+/* ---- scan.c ---- */
+/* (W) Remove slots that point at tombstones, once no scan is open. */
+void store_sweep(struct pykv_store *store);
+
+/* ---- sync.c ---- */
+int store_sync_to(struct pykv_store *store, uint64_t position);
+int store_refused(const struct pykv_store *store);  /* PYKV_SYNC_FAILED if so */
+
+/* ---- maintain.c ---- */
+int maintain_start(struct pykv_store *store);   /* begins the helper thread, where there can be one */
+void maintain_stop(struct pykv_store *store);
+void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helper if due */
+
+/* ---- checkpoint.c ---- */
+int checkpoint_write(struct pykv_store *store);     /* the caller holds the maintain lock */
+struct checkpoint {
+    uint64_t id;
+    uint64_t start;             /* log position: replay from here */
+    struct shared_counters counters;    /* as they were at the log position counters.position, */
+    uint64_t *live_bytes;       /* and those of each segment slot; SEGMENT_SLOT_COUNT of them, owned */
+};
+/* Load the newest checkpoint that verifies into the empty keydir; PYKV_NOT_FOUND if none does, with
+ * the keydir still empty. The segments have been registered. */
+int checkpoint_load(struct pykv_store *store, struct checkpoint *out);
+void checkpoint_release(struct pykv_store *store, struct checkpoint *checkpoint);
+
+/* ---- recover.c, replay.c ---- */
+/* Build the keydir in the store's fresh space from what is in the directory. */
+int recover(struct pykv_store *store);
+
+struct replay {
+    struct pykv_store *store;
+    struct shared_counters counters;
+    struct log_reader reader;
+    uint64_t records;
+};
+/* One record of the log into the keydir; of two records of a key the higher sequence counts, in
+ * whatever order they come. */
+int replay_record(struct replay *replay, uint64_t hash, uint64_t location, const struct record *record);
+/* All records of `count` whole segments, by as many threads as help. PYKV_CORRUPT names the place. */
+int replay_segments(struct replay *replay, const uint64_t *ids, size_t count);
+/* Note a damaged place that repair skips: PYKV_OK, or PYKV_CORRUPT where repair was not asked for. */
+int replay_damage(struct pykv_store *store, uint64_t id, uint64_t offset, const char *what);
+
+/* ---- manifest, store.c ---- */
+int store_write_manifest(struct pykv_store *store);
+int store_remove_files(struct pykv_store *store);   /* all that are pykv's, but the lock */
+/* What a name in the directory is: 'm' manifest, 's' segment, 'c' checkpoint (with its number), 'o'
+ * another file of pykv's, 0 not ours. */
+char store_classify(const char *name, uint64_t *number);
+
+#endif

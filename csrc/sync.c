@@ -1,0 +1,78 @@
+/* sync.c -- durability. Committers share fdatasyncs: one of them syncs what all have appended, the
+ * others sleep until it is done and look whether they were covered. The durable position moves only
+ * after a sync that returned without error. After one that failed it never moves again and writes
+ * are refused: the kernel may have dropped the pages and forgotten the error, so that a second
+ * fdatasync would succeed and lie. */
+#include "store.h"
+
+#define WAIT_MS 5u
+
+int store_refused(const struct pykv_store *store)
+{
+    uint32_t error = atomic_load_explicit(&store->shared->sync_failed, memory_order_relaxed);
+    if (__builtin_expect(error == 0, 1))
+        return PYKV_OK;
+    return error_set(PYKV_SYNC_FAILED, (int)error, store->path, 0,
+                     "a sync of the store %s failed: what is on disk is unknown; close it in every process and reopen it",
+                     store->path);
+}
+
+/* The caller holds the sync lock. */
+static int sync_now(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    uint64_t target = atomic_load_explicit(&shared->tail, memory_order_acquire);
+    int status = log_sync(&store->log, target);
+    if (status == PYKV_OK) {
+        atomic_store_explicit(&shared->durable, target, memory_order_release);
+    } else if (status != PYKV_NO_MEMORY) {
+        int error = pykv_last_error()->os_errno;
+        atomic_store(&shared->sync_failed, error != 0 ? (uint32_t)error : 5u);
+    }
+    atomic_fetch_add_explicit(&shared->sync_round, 1, memory_order_release);
+    return status;
+}
+
+int store_sync_to(struct pykv_store *store, uint64_t position)
+{
+    struct shared *shared = store->shared;
+    int status = PYKV_OK;
+    bool died, held;
+    while (status == PYKV_OK && atomic_load_explicit(&shared->durable, memory_order_acquire) < position) {
+        if ((status = store_refused(store)) != PYKV_OK)
+            break;
+        uint32_t round = atomic_load_explicit(&shared->sync_round, memory_order_acquire);
+        held = shared_lock_try(&shared->sync, &store->process, &died);
+        if (!held) {
+            /* Asleep until a round ends; if its leader dies, the timeout leads to the lock. */
+            store->os->wait(store->os, (const uint32_t *)&shared->sync_round, round, WAIT_MS);
+            if (atomic_load(&shared->sync_round) != round)
+                continue;
+            shared_lock_acquire(&shared->sync, &store->process, &died);
+        }
+        if (atomic_load_explicit(&shared->durable, memory_order_acquire) < position && store_refused(store) == PYKV_OK)
+            status = sync_now(store);
+        shared_lock_release(&shared->sync, &store->process);
+        store->os->wake(store->os, (const uint32_t *)&shared->sync_round, true);
+    }
+    return status;
+}
+
+int store_settle(struct pykv_store *store, uint64_t end, int durability)
+{
+    if (durability == PYKV_DURABILITY_DEFAULT)
+        durability = store->options.durability;
+    maintain_nudge(store);
+    return durability == PYKV_DURABILITY_COMMIT && end != 0 ? store_sync_to(store, end) : PYKV_OK;
+}
+
+int pykv_sync(struct pykv_store *store)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    if (!store->private)
+        status = store_sync_to(store, atomic_load(&store->shared->tail));
+    store_leave(store);
+    return status;
+}

@@ -1,0 +1,135 @@
+/* walk.c -- reading a segment from front to back: recovery, verification, salvage (log.h). */
+#include "error.h"
+#include "log.h"
+
+/* Mapped segments are read in place. Others through the reader, a record at a time. */
+static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
+                      const uint8_t **bytes, struct record *out)
+{
+    const struct segment *segment = walk->segment;
+    uint64_t room = walk->limit - offset;
+    if (room < RECORD_BARE_SIZE)
+        return PYKV_CORRUPT;
+    if (segment->base != NULL && walk->limit <= segment->map_size) {
+        *bytes = segment->base + offset;
+        return record_decode(*bytes, room, out);
+    }
+    size_t done = 0;
+    uint64_t need = room < sizeof reader->small ? room : sizeof reader->small;
+    uint8_t *buffer = reader->small;
+    if (reader->os->file_read(reader->os, segment->fd, buffer, (size_t)need, offset, &done) != 0 || done != need)
+        return PYKV_IO;
+    if (record_decode_header(buffer, out) != PYKV_OK || out->size > room)
+        return PYKV_CORRUPT;
+    if (out->size > need) {
+        if (out->size > reader->large_size) {
+            log_reader_release(reader);
+            reader->large = reader->os->alloc(reader->os, (size_t)out->size);
+            reader->large_size = reader->large == NULL ? 0 : (size_t)out->size;
+            if (reader->large == NULL)
+                return error_no_memory((size_t)out->size);
+        }
+        buffer = reader->large;
+        if (reader->os->file_read(reader->os, segment->fd, buffer, (size_t)out->size, offset, &done) != 0 ||
+            done != out->size)
+            return PYKV_IO;
+    }
+    *bytes = buffer;
+    return record_decode(buffer, out->size, out);
+}
+
+/* One verified record at `offset`. */
+static int walk_record(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
+                       struct record *out)
+{
+    const uint8_t *bytes = NULL;
+    int status = walk_fetch(walk, reader, offset, &bytes, out);
+    if (status == PYKV_OK && !record_verify(bytes, out->size, record_seed(walk->segment->seed, offset)))
+        status = PYKV_CORRUPT;
+    return status;
+}
+
+/* The members of the frame at walk->offset, one after the other; told to `each` if `tell`. */
+static int walk_members(const struct log_walk *walk, struct log_reader *reader,
+                        const struct record *frame, bool tell)
+{
+    uint64_t offset = walk->offset + RECORD_BARE_SIZE;
+    uint64_t left = (uint64_t)frame->value_size * RECORD_ALIGNMENT;
+    struct record record;
+    if (left > walk->limit - offset)
+        return PYKV_CORRUPT;
+    for (uint64_t i = 0; i < frame->previous; i++) {
+        int status = walk_record(walk, reader, offset, &record);
+        if (status != PYKV_OK)
+            return status;
+        if ((record.flags & RECORD_MEMBER) == 0 || record.sequence != frame->sequence || record.size > left)
+            return PYKV_CORRUPT;
+        if (tell &&
+            (status = walk->each(walk->context, &record, location_make(walk->segment->id, offset))) != PYKV_OK)
+            return status;
+        offset += record.size;
+        left -= record.size;
+    }
+    return left == 0 ? PYKV_OK : PYKV_CORRUPT;
+}
+
+/* The frame or single record at walk->offset; `tell` it, or only see whether it verifies. */
+static int walk_frame(struct log_walk *walk, struct log_reader *reader, bool tell, uint64_t *size)
+{
+    struct record record;
+    int status = walk_record(walk, reader, walk->offset, &record);
+    if (status != PYKV_OK)
+        return status;
+    if (record.flags & RECORD_MEMBER)
+        return PYKV_CORRUPT;    /* a frame's part without its frame */
+    *size = record.size;
+    if (record.flags & RECORD_SEAL) {
+        walk->sealed = record.previous;
+        return tell ? walk->each(walk->context, &record, location_make(walk->segment->id, walk->offset)) : PYKV_OK;
+    }
+    if (record.flags & RECORD_FRAME) {
+        *size = RECORD_BARE_SIZE + (uint64_t)record.value_size * RECORD_ALIGNMENT;
+        if ((status = walk_members(walk, reader, &record, false)) != PYKV_OK || !tell)
+            return status;
+        return walk_members(walk, reader, &record, true);
+    }
+    return tell ? walk->each(walk->context, &record, location_make(walk->segment->id, walk->offset)) : PYKV_OK;
+}
+
+int log_walk(struct log_walk *walk)
+{
+    struct log_reader reader;
+    int status = PYKV_OK;
+    log_reader_init(&reader, walk->log->os);
+    walk->sealed = 0;
+    while (status == PYKV_OK && walk->sealed == 0 && walk->offset < walk->limit) {
+        uint64_t size = 0;
+        status = walk_frame(walk, &reader, true, &size);
+        if (status == PYKV_OK)
+            walk->offset += size;
+    }
+    log_reader_release(&reader);
+    return status;
+}
+
+int log_walk_resync(struct log_walk *walk)
+{
+    struct log_reader reader;
+    int status = PYKV_CORRUPT;
+    uint64_t size;
+    log_reader_init(&reader, walk->log->os);
+    while (status != PYKV_OK && walk->offset < walk->limit) {
+        walk->offset += RECORD_ALIGNMENT;
+        if (walk->offset < walk->limit)
+            status = walk_frame(walk, &reader, false, &size);
+        if (status == PYKV_NO_MEMORY)
+            break;
+    }
+    walk->sealed = 0;
+    if (walk->offset >= walk->limit) {
+        walk->offset = walk->limit;
+        status = PYKV_OK;
+    }
+    log_reader_release(&reader);
+    return status;
+}

@@ -1,0 +1,654 @@
+/* write.c -- every write is a batch, and a batch is one frame of the log. The story of one:
+ *
+ *     hash the keys; of operations that name one key, the last counts        (no lock yet)
+ *     take the writer lock; find what each key has now; judge the preconditions
+ *     make room in the keydir and in the log: whatever can fail, fails here, with nothing changed
+ *     write the frame behind the tail, and publish the tail: now the batch counts
+ *     move the slots; publish the sequence: now everybody sees it, all at once
+ *     release the lock; wait for the disk, if that was asked for
+ *
+ * shared.h tells what a successor finds if the writer dies in between. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "store.h"
+
+#define GROUP 32u           /* keys whose cache misses overlap */
+
+/* ---- The lock ---- */
+
+static bool needs_repair(const struct shared *shared)
+{
+    uint64_t tail = atomic_load_explicit(&shared->tail, memory_order_relaxed);
+    return atomic_load_explicit(&shared->counters[atomic_load_explicit(&shared->published, memory_order_relaxed) & 1][0],
+                                memory_order_relaxed) != tail ||
+           atomic_load_explicit(&shared->writing_end, memory_order_relaxed) != tail ||
+           atomic_load_explicit(&shared->keydir.moving, memory_order_relaxed) != 0;
+}
+
+int store_lock(struct pykv_store *store)
+{
+    bool died;
+    shared_lock_acquire(&store->shared->writer, &store->process, &died);
+    if (__builtin_expect(!died && !needs_repair(store->shared), 1))
+        return PYKV_OK;
+    int status = store_repair(store);
+    if (status != PYKV_OK)
+        store_unlock(store);
+    return status;
+}
+
+void store_unlock(struct pykv_store *store)
+{
+    shared_lock_release(&store->shared->writer, &store->process);
+}
+
+/* ---- Slots and counters ---- */
+
+static void count_segment(struct pykv_store *store, uint64_t location, uint64_t size, bool more)
+{
+    _Atomic uint64_t *live = &store->shared->segments[location_slot(location)].live_bytes;
+    uint64_t now = atomic_load_explicit(live, memory_order_relaxed);
+    uint64_t next = more ? now + size : now > size ? now - size : 0;
+    atomic_store_explicit(live, next, memory_order_relaxed);
+}
+
+bool store_apply(struct pykv_store *store, struct shared_counters *counters, uint64_t hash,
+                 uint64_t location, const struct record *record, const struct present *present)
+{
+    bool dead = (record->flags & RECORD_TOMBSTONE) != 0;
+    uint64_t slot = location_short(location);
+    if (present->slot != slot &&
+        (present->slot == 0 || !keydir_replace(store->keydir, hash, present->slot, slot, dead)) &&
+        !keydir_insert(store->keydir, hash, slot, dead))
+        return false;
+    if (present->live) {
+        counters->keys--;
+        counters->live_bytes -= present->size;
+        count_segment(store, present->location, present->size, false);
+    }
+    if (present->slot != 0 && present->slot != slot && !present->live &&
+        atomic_load_explicit(&store->shared->dead_slots, memory_order_relaxed) != 0)
+        atomic_fetch_sub_explicit(&store->shared->dead_slots, 1, memory_order_relaxed);
+    if (dead) {
+        atomic_fetch_add_explicit(&store->shared->dead_slots, 1, memory_order_relaxed);
+    } else {
+        counters->keys++;
+        counters->live_bytes += record->size;
+        count_segment(store, location, record->size, true);
+    }
+    return true;
+}
+
+/* ---- Looking up what is there ---- */
+
+static bool is_key(const struct record *record, const uint8_t *key, size_t key_size)
+{
+    return (record->flags & ~(RECORD_TOMBSTONE | RECORD_EXPIRY | RECORD_MEMBER)) == 0 &&
+           record->key_size == key_size && memcmp(record->key, key, key_size) == 0;
+}
+
+int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, size_t key_size,
+                  struct log_reader *reader, struct present *out, struct record *record)
+{
+    struct keydir_probe probe;
+    uint64_t location;
+    int damaged = PYKV_OK;
+    *out = (struct present){ .slot = 0 };
+    int status = keydir_probe(store->keydir, hash, &probe);
+    if (status != PYKV_OK)
+        return status;
+    while ((location = keydir_probe_next(store->keydir, &probe)) != 0) {
+        status = log_peek(&store->log, location, reader, record);
+        if (status == PYKV_OK && is_key(record, key, key_size)) {
+            uint64_t id = atomic_load(&store->shared->segments[location_slot(location)].id);
+            *out = (struct present){ .slot = location, .location = location_make(id, location_offset(location)),
+                                     .size = record->size, .live = (record->flags & RECORD_TOMBSTONE) == 0 };
+            return PYKV_OK;
+        }
+        /* Another key with the same tag, or a record whose key is damaged: its checksum tells. */
+        if (status == PYKV_OK)
+            status = log_read(&store->log, location, reader, record);
+        if (status == PYKV_CORRUPT)
+            damaged = status;
+        else if (status != PYKV_OK)
+            return status;
+    }
+    return damaged != PYKV_OK ? damaged : PYKV_NOT_FOUND;
+}
+
+static void prefetch_group(struct pykv_store *store, const struct operation *group, size_t count)
+{
+    struct keydir_probe probe;
+    for (size_t i = 0; i < count; i++)
+        keydir_prefetch(store->keydir, group[i].hash);
+    for (size_t i = 0; i < count; i++) {
+        uint64_t location = keydir_probe(store->keydir, group[i].hash, &probe) == PYKV_OK
+                                ? keydir_probe_next(store->keydir, &probe) : 0;
+        if (location != 0)
+            log_prefetch(&store->log, location);
+    }
+}
+
+/* Whether a precondition holds for the record that is there (NULL: the key is absent). */
+static bool holds(const struct operation *operation, const struct record *record)
+{
+    switch (operation->kind) {
+    case PYKV_EXPECT_PRESENT:
+        return record != NULL;
+    case PYKV_EXPECT_ABSENT:
+        return record == NULL;
+    case PYKV_EXPECT_VALUE:
+        return record != NULL && record->value_size == operation->value_size &&
+               memcmp(record->value, operation->value, record->value_size) == 0;
+    default:
+        return operation->number == (record == NULL ? 0 : record->sequence);
+    }
+}
+
+static int judge(struct pykv_store *store, const struct operation *operation, struct log_reader *reader)
+{
+    struct record record;
+    int status = store_find(store, shared_sequence(store->shared), operation->hash, operation->key,
+                            operation->key_size, reader, &record);
+    if (status != PYKV_OK && status != PYKV_NOT_FOUND)
+        return status;
+    bool present = status == PYKV_OK && !record_expired(store, &record);
+    return holds(operation, present ? &record : NULL) ? PYKV_OK : PYKV_CONFLICT;
+}
+
+/* What the batch comes to, once every key has been looked up. */
+struct plan {
+    size_t records;             /* to write */
+    size_t inserts;             /* of these, keys without a slot */
+    uint64_t size;              /* bytes of the frame */
+    uint64_t last;              /* where its last record begins */
+    uint64_t deleted;
+};
+
+static int plan_operation(struct pykv_store *store, struct operation *operation, struct log_reader *reader,
+                          struct plan *plan)
+{
+    struct record record;
+    int status;
+    operation->skip = true;
+    if (operation->superseded)
+        return PYKV_OK;
+    status = store_present(store, operation->hash, operation->key, operation->key_size, reader,
+                           &operation->present, &record);
+    if (operation->kind == PYKV_DELETE) {
+        if (status != PYKV_OK || !operation->present.live)
+            return status == PYKV_OK || status == PYKV_NOT_FOUND ? PYKV_OK : status;
+        plan->deleted += !record_expired(store, &record);
+    } else if (status != PYKV_OK && status != PYKV_NOT_FOUND && status != PYKV_CORRUPT) {
+        return status;      /* what cannot be read can still be replaced */
+    }
+    bool expiry = operation->kind == PYKV_PUT && operation->number != 0;
+    operation->skip = false;
+    operation->size = record_size(operation->key_size, operation->value_size, expiry);
+    plan->records++;
+    plan->inserts += operation->present.slot == 0;
+    plan->last = plan->size;
+    plan->size += operation->size;
+    return PYKV_OK;
+}
+
+static int make_plan(struct pykv_store *store, struct operation *operations, size_t count, size_t *failed,
+                     struct plan *plan)
+{
+    struct log_reader reader;
+    int status = PYKV_OK;
+    log_reader_init(&reader, store->os);
+    for (size_t i = 0; i < count && status == PYKV_OK; i++) {
+        if (i % GROUP == 0 && count > 1)
+            prefetch_group(store, operations + i, count - i < GROUP ? count - i : GROUP);
+        if (operations[i].kind == PYKV_PUT || operations[i].kind == PYKV_DELETE) {
+            status = plan_operation(store, &operations[i], &reader, plan);
+            continue;
+        }
+        operations[i].skip = true;
+        status = judge(store, &operations[i], &reader);
+        if (status == PYKV_CONFLICT && failed != NULL)
+            *failed = i;
+    }
+    log_reader_release(&reader);
+    if (plan->records > 1) {
+        plan->size += RECORD_BARE_SIZE;
+        plan->last += RECORD_BARE_SIZE;
+    }
+    return status;
+}
+
+/* ---- Writing the frame ---- */
+
+static struct record record_of(const struct operation *operation, uint64_t sequence, bool member)
+{
+    bool put = operation->kind == PYKV_PUT;
+    bool expiry = put && operation->number != 0;
+    return (struct record){
+        .key = operation->key, .key_size = operation->key_size, .value = operation->value,
+        .value_size = put ? operation->value_size : 0, .sequence = sequence,
+        .previous = operation->present.location, .expiry = operation->number, .size = operation->size,
+        .flags = (uint16_t)((put ? 0 : RECORD_TOMBSTONE) | (expiry ? RECORD_EXPIRY : 0) | (member ? RECORD_MEMBER : 0)),
+    };
+}
+
+/* Bytes go through a staging buffer when the frame is too long for the mapping. */
+struct stage {
+    struct log *log;
+    uint8_t *bytes;             /* LOG_DIRECT_SIZE of them */
+    size_t used;
+    uint64_t offset;            /* in the segment, of bytes[0] */
+};
+
+static int stage_flush(struct stage *stage)
+{
+    int status = stage->used == 0 ? PYKV_OK : log_write(stage->log, stage->offset, stage->bytes, stage->used);
+    stage->offset += stage->used;
+    stage->used = 0;
+    return status;
+}
+
+/* A long record: pieces are copied, added to the checksum, written; the header comes last, because
+ * only then its checksum is known. Nothing refers to the record before. */
+static int stage_long(struct stage *stage, const struct record *record, uint32_t seed)
+{
+    uint8_t header[32];
+    const uint8_t *parts[2] = { record->key, record->value };
+    uint64_t sizes[2] = { record->key_size, record->value_size };
+    int status = stage_flush(stage);
+    uint64_t start = stage->offset;
+    size_t header_size = record_encode_header(header, record);
+    uint32_t crc = crc32c(seed, header + 4, header_size - 4);
+    stage->offset += header_size;
+    for (int part = 0; part < 2; part++) {
+        for (uint64_t done = 0; done < sizes[part] && status == PYKV_OK;) {
+            uint64_t size = sizes[part] - done;
+            size = size < LOG_DIRECT_SIZE ? size : LOG_DIRECT_SIZE;
+            memcpy(stage->bytes, parts[part] + done, (size_t)size);
+            crc = crc32c(crc, stage->bytes, (size_t)size);
+            stage->used = (size_t)size;
+            status = stage_flush(stage);
+            done += size;
+        }
+    }
+    uint64_t padding = start + record->size - stage->offset;
+    crc = crc32c(crc, stage->log->zeros, (size_t)padding);
+    put_u32(header, crc);
+    if (status == PYKV_OK)
+        status = log_write(stage->log, stage->offset, stage->log->zeros, (size_t)padding);
+    if (status == PYKV_OK)
+        status = log_write(stage->log, start, header, header_size);
+    stage->offset = start + record->size;
+    return status;
+}
+
+static int stage_record(struct stage *stage, const struct record *record, uint64_t size)
+{
+    int status = PYKV_OK;
+    uint32_t seed = record_seed(stage->log->append->seed, stage->offset + stage->used);
+    if (size > LOG_DIRECT_SIZE)
+        return stage_long(stage, record, seed);
+    if (stage->used + size > LOG_DIRECT_SIZE)
+        status = stage_flush(stage);
+    if (status == PYKV_OK)
+        record_encode(stage->bytes + stage->used, record, seed);
+    stage->used += (size_t)size;
+    return status;
+}
+
+/* Write MARK (if due), FRAME (if there is more than one record) and the records from `position` on. */
+static int write_frame(struct pykv_store *store, const struct operation *operations, size_t count,
+                       const struct plan *plan, uint64_t sequence, uint64_t mark, uint64_t position, uint64_t total)
+{
+    struct log *log = &store->log;
+    bool direct = total > LOG_DIRECT_SIZE, member = plan->records > 1;
+    struct stage stage = { .log = log, .offset = position_offset(position) };
+    struct record record;
+    int status = PYKV_OK;
+
+    stage.bytes = direct ? store->os->alloc(store->os, LOG_DIRECT_SIZE) : log_memory(log, position);
+    if (stage.bytes == NULL)
+        return error_no_memory(LOG_DIRECT_SIZE);
+    if (mark != 0) {
+        record = (struct record){ .flags = RECORD_MARK, .sequence = sequence - 1, .value_size = (uint32_t)mark };
+        status = stage_record(&stage, &record, RECORD_BARE_SIZE);
+    }
+    if (member && status == PYKV_OK) {
+        record = (struct record){ .flags = RECORD_FRAME, .sequence = sequence, .previous = plan->records,
+                                  .value_size = (uint32_t)((plan->size - RECORD_BARE_SIZE) / RECORD_ALIGNMENT) };
+        status = stage_record(&stage, &record, RECORD_BARE_SIZE);
+    }
+    for (size_t i = 0; i < count && status == PYKV_OK; i++) {
+        if (operations[i].skip)
+            continue;
+        record = record_of(&operations[i], sequence, member);
+        status = stage_record(&stage, &record, operations[i].size);
+    }
+    if (direct) {
+        if (status == PYKV_OK)
+            status = stage_flush(&stage);
+        store->os->release(store->os, stage.bytes);
+    }
+    return status;
+}
+
+/* The part of the durable position that a MARK in the active segment can tell, if it is news. */
+static uint64_t mark_due(const struct shared *shared, uint64_t position)
+{
+    uint64_t durable = atomic_load_explicit(&shared->durable, memory_order_relaxed);
+    if (durable == shared->marked || position_segment(durable) != position_segment(position))
+        return 0;
+    return position_offset(durable) / RECORD_ALIGNMENT;
+}
+
+/* Move the slots and publish. The frame is in the log: from here on nothing may fail. */
+static int publish(struct pykv_store *store, const struct operation *operations, size_t count, const struct plan *plan,
+                   uint64_t sequence, uint64_t offset, uint64_t end)
+{
+    struct shared *shared = store->shared;
+    struct shared_counters counters = shared_counters(shared);
+    uint64_t id = position_segment(end), first = offset + (plan->records > 1 ? RECORD_BARE_SIZE : 0), at = first;
+    for (size_t i = 0; i < count; i++) {
+        if (operations[i].skip)
+            continue;
+        struct record record = record_of(&operations[i], sequence, false);
+        if (!store_apply(store, &counters, operations[i].hash, location_make(id, at), &record, &operations[i].present))
+            return error_corrupt(KEYDIR_NAME, 0, "the keydir in shared memory is damaged: close the store everywhere and reopen it");
+        at += operations[i].size;
+    }
+    counters.position = end;
+    counters.sequence = sequence;
+    shared_counters_publish(shared, &counters);
+
+    /* Readers that begin now need no tombstone: the slot can go, unless a scan looks at the past. */
+    atomic_thread_fence(memory_order_seq_cst);
+    if (plan->deleted == 0 && atomic_load_explicit(&shared->dead_slots, memory_order_relaxed) == 0)
+        return PYKV_OK;
+    at = first;
+    for (size_t i = 0; i < count && atomic_load(&shared->pin_count) == 0; i++) {
+        if (operations[i].skip)
+            continue;
+        if (operations[i].kind == PYKV_DELETE &&
+            keydir_remove(store->keydir, operations[i].hash, location_short(location_make(id, at))))
+            atomic_fetch_sub_explicit(&shared->dead_slots, 1, memory_order_relaxed);
+        at += operations[i].size;
+    }
+    return PYKV_OK;
+}
+
+int store_write_locked(struct pykv_store *store, struct operation *operations, size_t count, size_t *failed,
+                       uint64_t *deleted, uint64_t *version, uint64_t *end)
+{
+    struct shared *shared = store->shared;
+    struct plan plan = { .records = 0 };
+    uint64_t position = atomic_load(&shared->tail), sequence = shared_sequence(shared) + 1;
+    *end = 0;
+    int status = store_refused(store);
+    if (status == PYKV_OK)
+        status = make_plan(store, operations, count, failed, &plan);
+    if (status != PYKV_OK)
+        return status;
+    if (deleted != NULL)
+        *deleted = plan.deleted;
+    if (version != NULL)
+        *version = plan.records == 0 ? sequence - 1 : sequence;
+    if (plan.records == 0)
+        return PYKV_OK;
+    if (plan.inserts != 0 && (status = keydir_reserve(store->keydir, plan.inserts)) != PYKV_OK)
+        return status;
+
+    uint64_t mark = mark_due(shared, position), mark_size = mark != 0 ? RECORD_BARE_SIZE : 0;
+    status = log_prepare(&store->log, plan.size + mark_size, plan.last + mark_size, &position);
+    if (status != PYKV_OK)
+        return status;
+    if (mark != 0 && position_segment(position) != position_segment(atomic_load(&shared->durable)))
+        mark = mark_size = 0;   /* a new segment began, of which nothing is durable yet */
+    status = write_frame(store, operations, count, &plan, sequence, mark, position, plan.size + mark_size);
+    if (status != PYKV_OK)
+        return status;
+    if (mark != 0)
+        shared->marked = atomic_load(&shared->durable);
+    log_publish(&store->log, position, plan.size + mark_size);
+    *end = atomic_load(&shared->tail);
+    return publish(store, operations, count, &plan, sequence, position_offset(position) + mark_size, *end);
+}
+
+/* ---- Public ---- */
+
+static int check_writable(const struct pykv_store *store)
+{
+    if (store->read_only)
+        return error_set(PYKV_READ_ONLY, 0, store->path, 0, "the store %s was opened for reading", store->path);
+    return store_refused(store);
+}
+
+static int check_sizes(uint64_t key_size, uint64_t value_size)
+{
+    if (key_size > PYKV_KEY_SIZE_MAX)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "a key of %llu bytes is longer than %u",
+                         (unsigned long long)key_size, PYKV_KEY_SIZE_MAX);
+    if (value_size > PYKV_VALUE_SIZE_MAX)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "a value of %llu bytes is longer than %u",
+                         (unsigned long long)value_size, PYKV_VALUE_SIZE_MAX);
+    return PYKV_OK;
+}
+
+/* Lock, apply, unlock, wait for the disk: what all writes have in common. Inside store_enter(). */
+static int write_batch(struct pykv_store *store, struct operation *operations, size_t count, int durability,
+                       size_t *failed, uint64_t *deleted, uint64_t *version)
+{
+    uint64_t end;
+    int status = store_lock(store);
+    if (status != PYKV_OK)
+        return status;
+    status = store_write_locked(store, operations, count, failed, deleted, version, &end);
+    store_unlock(store);
+    if (status == PYKV_OK)
+        status = store_settle(store, end, durability);
+    return status;
+}
+
+static int write_one(struct pykv_store *store, struct operation *operation, int durability, uint64_t *deleted,
+                     uint64_t *version)
+{
+    int status = check_sizes(operation->key_size, operation->value_size);
+    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+        return status;
+    if ((status = check_writable(store)) == PYKV_OK) {
+        operation->hash = hash_bytes(&store->hash_key, operation->key, operation->key_size);
+        status = write_batch(store, operation, 1, durability, NULL, deleted, version);
+    }
+    store_leave(store);
+    return status;
+}
+
+int pykv_put(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
+             uint64_t expiry_ms, int durability, uint64_t *version)
+{
+    int status = check_sizes(key_size, value_size);
+    if (status != PYKV_OK)
+        return status;
+    struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size, .value = value,
+                                   .value_size = (uint32_t)value_size, .number = expiry_ms };
+    return write_one(store, &operation, durability, NULL, version);
+}
+
+int pykv_delete(struct pykv_store *store, const uint8_t *key, size_t key_size, int durability)
+{
+    uint64_t deleted = 0;
+    int status = check_sizes(key_size, 0);
+    if (status != PYKV_OK)
+        return status;
+    struct operation operation = { .kind = PYKV_DELETE, .key = key, .key_size = (uint32_t)key_size };
+    status = write_one(store, &operation, durability, &deleted, NULL);
+    return status == PYKV_OK && deleted == 0 ? PYKV_NOT_FOUND : status;
+}
+
+/* Of several puts or deletes of one key, mark all but the last: a set of positions, by hash. */
+static int supersede(struct pykv_store *store, struct operation *operations, size_t count)
+{
+    size_t capacity = 16;
+    while (capacity < count * 2)
+        capacity *= 2;
+    uint32_t stack[256], *table = stack;
+    if (count > UINT32_MAX / 2)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "a batch of %zu operations is too long", count);
+    if (capacity > 256 && (table = store->os->alloc(store->os, capacity * sizeof *table)) == NULL)
+        return error_no_memory(capacity * sizeof *table);
+    if (table == stack)
+        memset(stack, 0, sizeof stack);
+    for (size_t i = 0; i < count; i++) {
+        struct operation *now = &operations[i];
+        if (now->kind != PYKV_PUT && now->kind != PYKV_DELETE)
+            continue;
+        size_t at = now->hash & (capacity - 1);
+        for (; table[at] != 0; at = (at + 1) & (capacity - 1)) {
+            struct operation *before = &operations[table[at] - 1];
+            if (before->hash == now->hash && before->key_size == now->key_size &&
+                memcmp(before->key, now->key, now->key_size) == 0) {
+                before->superseded = true;
+                break;
+            }
+        }
+        table[at] = (uint32_t)i + 1;
+    }
+    if (table != stack)
+        store->os->release(store->os, table);
+    return PYKV_OK;
+}
+
+/* Operations from the arrays of pykv_write(). */
+static int unpack(struct pykv_store *store, size_t count, const uint8_t *ops, const uint8_t *keys,
+                  const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes,
+                  const uint64_t *numbers, struct operation *out)
+{
+    for (size_t i = 0; i < count; i++) {
+        uint8_t kind = ops == NULL ? PYKV_PUT : ops[i];
+        uint32_t value_size = value_sizes == NULL ? 0 : value_sizes[i];
+        if (kind > PYKV_EXPECT_VERSION)
+            return error_set(PYKV_INVALID, 0, NULL, 0, "operation %zu of the batch is of no known kind", i);
+        if (value_size != 0 && kind != PYKV_PUT && kind != PYKV_EXPECT_VALUE)
+            return error_set(PYKV_INVALID, 0, NULL, 0, "operation %zu of the batch has a value it cannot have", i);
+        int status = check_sizes(key_sizes[i], value_size);
+        if (status != PYKV_OK)
+            return status;
+        out[i] = (struct operation){ .kind = kind, .key = keys, .key_size = key_sizes[i], .value = values,
+                                     .value_size = value_size, .number = numbers == NULL ? 0 : numbers[i],
+                                     .hash = hash_bytes(&store->hash_key, keys, key_sizes[i]) };
+        keys += key_sizes[i];
+        if (value_size != 0)
+            values += value_size;
+    }
+    return count > 1 ? supersede(store, out, count) : PYKV_OK;
+}
+
+int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const uint8_t *keys,
+               const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes, const uint64_t *numbers,
+               int durability, size_t *failed, uint64_t *deleted, uint64_t *version)
+{
+    struct operation small[8], *operations = small;
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    if (count > SIZE_MAX / sizeof *operations) {
+        status = error_no_memory(SIZE_MAX);
+    } else if (count > 8 && (operations = store->os->alloc(store->os, count * sizeof *operations)) == NULL) {
+        status = error_no_memory(count * sizeof *operations);
+    } else if ((status = check_writable(store)) == PYKV_OK) {
+        status = unpack(store, count, ops, keys, key_sizes, values, value_sizes, numbers, operations);
+        if (status == PYKV_OK)
+            status = write_batch(store, operations, count, durability, failed, deleted, version);
+    }
+    if (operations != small)
+        store->os->release(store->os, operations);
+    store_leave(store);
+    return status;
+}
+
+/* ---- Counters: decimal text, as a person would write the number ---- */
+
+static bool parse_integer(const uint8_t *text, size_t size, int64_t *out)
+{
+    bool negative = size > 0 && text[0] == '-';
+    uint64_t sum = 0, most = (uint64_t)INT64_MAX + negative;
+    size_t at = negative;
+    if (at == size || (text[at] == '0' && (size > at + 1 || negative)))
+        return false;
+    for (; at < size; at++) {
+        uint64_t digit = (uint64_t)(text[at] - '0');
+        if (text[at] < '0' || text[at] > '9' || sum > (most - digit) / 10)
+            return false;
+        sum = sum * 10 + digit;
+    }
+    *out = negative ? (int64_t)(0 - sum) : (int64_t)sum;
+    return true;
+}
+
+static size_t print_integer(int64_t value, uint8_t out[24])
+{
+    uint8_t digits[24];
+    size_t count = 0, size = 0;
+    uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    do {
+        digits[count++] = (uint8_t)('0' + left % 10);
+        left /= 10;
+    } while (left != 0);
+    if (value < 0)
+        out[size++] = '-';
+    while (count > 0)
+        out[size++] = digits[--count];
+    return size;
+}
+
+/* (W) Read, add, write. */
+static int add(struct pykv_store *store, struct operation *operation, int64_t by, int set_expiry, uint64_t expiry_ms,
+               int64_t *sum, uint64_t *end)
+{
+    struct log_reader reader;
+    struct record record;
+    uint8_t text[24];
+    int64_t now = 0;
+    log_reader_init(&reader, store->os);
+    int status = store_find(store, shared_sequence(store->shared), operation->hash, operation->key,
+                            operation->key_size, &reader, &record);
+    bool present = status == PYKV_OK && !record_expired(store, &record);
+    if (status == PYKV_NOT_FOUND || status == PYKV_OK) {
+        status = PYKV_OK;
+        operation->number = set_expiry ? expiry_ms : present && record.flags & RECORD_EXPIRY ? record.expiry : 0;
+        if (present && !parse_integer(record.value, record.value_size, &now))
+            status = error_set(PYKV_NOT_A_NUMBER, 0, NULL, 0, "the value is not a decimal integer of 64 bits");
+        else if (__builtin_add_overflow(now, by, sum))
+            status = error_set(PYKV_NOT_A_NUMBER, 0, NULL, 0, "the sum does not fit into 64 bits");
+    }
+    log_reader_release(&reader);
+    if (status != PYKV_OK)
+        return status;
+    operation->value = text;
+    operation->value_size = (uint32_t)print_integer(*sum, text);
+    return store_write_locked(store, operation, 1, NULL, NULL, NULL, end);
+}
+
+int pykv_incr(struct pykv_store *store, const uint8_t *key, size_t key_size, int64_t by, int set_expiry,
+              uint64_t expiry_ms, int durability, int64_t *sum)
+{
+    uint64_t end = 0;
+    int64_t result = 0;
+    int status = check_sizes(key_size, 0);
+    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+        return status;
+    if ((status = check_writable(store)) == PYKV_OK) {
+        struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size,
+                                       .hash = hash_bytes(&store->hash_key, key, key_size) };
+        if ((status = store_lock(store)) == PYKV_OK) {
+            status = add(store, &operation, by, set_expiry, expiry_ms, &result, &end);
+            store_unlock(store);
+        }
+        if (status == PYKV_OK)
+            status = store_settle(store, end, durability);
+    }
+    if (status == PYKV_OK)
+        *sum = result;
+    store_leave(store);
+    return status;
+}

@@ -1,0 +1,71 @@
+"""
+pykv: an embedded, persistent, log-structured key-value store, used like a dict.
+
+>>> import pykv
+>>> with pykv.open("example.kv") as db:  # a directory, created if missing
+...     db[b"greeting"] = b"hello"
+...     db.get(b"greeting"), db.get(b"absent")
+(b'hello', None)
+
+`open` is the way in; `Store` has the rest. Failures are under `Error`: see pykv.errors.
+"""
+
+from pykv._batch import Batch
+from pykv._core import ffi as _ffi
+from pykv._core import lib as _lib
+from pykv._open import open
+from pykv._stats import Damage, Report, Stats
+from pykv._store import Store
+from pykv.errors import (
+    AccessError,
+    BufferSizeError,
+    BusyError,
+    ClosedError,
+    ConflictError,
+    CorruptError,
+    Error,
+    InvalidError,
+    KeySizeError,
+    MissingError,
+    NewerFormatError,
+    NotANumberError,
+    NotAStoreError,
+    NotBytesError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    StorageError,
+    StoreFullError,
+    SyncFailedError,
+    ValueSizeError,
+)
+
+__version__: str = _ffi.string(_lib.pykv_version_string()).decode()
+
+__all__ = [
+    "AccessError",
+    "Batch",
+    "BufferSizeError",
+    "BusyError",
+    "ClosedError",
+    "ConflictError",
+    "CorruptError",
+    "Damage",
+    "Error",
+    "InvalidError",
+    "KeySizeError",
+    "MissingError",
+    "NewerFormatError",
+    "NotANumberError",
+    "NotAStoreError",
+    "NotBytesError",
+    "OutOfMemoryError",
+    "ReadOnlyError",
+    "Report",
+    "Stats",
+    "StorageError",
+    "Store",
+    "StoreFullError",
+    "SyncFailedError",
+    "ValueSizeError",
+    "open",
+]

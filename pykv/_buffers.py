@@ -1,0 +1,110 @@
+"""
+_buffers.py -- from what callers hand in to the bytes that the engine reads.
+
+A key or value may be any C-contiguous buffer. `bytes` goes to C as it is; everything else passes
+here, and a str is refused with the remedy.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pykv._core import ffi, lib
+from pykv.errors import InvalidError, KeySizeError, NotBytesError, ValueSizeError
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer as Buffer
+else:  # collections.abc.Buffer is there from Python 3.12
+    Buffer = bytes | bytearray | memoryview
+
+KEY_SIZE_MAX = 65_535  # bytes; PYKV_KEY_SIZE_MAX
+VALUE_SIZE_MAX = 4_294_967_295  # bytes; PYKV_VALUE_SIZE_MAX
+TTL_MAX = 100 * 366 * 86_400  # seconds: a century
+
+_DURABILITY = {
+    None: lib.PYKV_DURABILITY_DEFAULT,
+    False: lib.PYKV_DURABILITY_PROCESS,
+    True: lib.PYKV_DURABILITY_COMMIT,
+}
+
+
+def as_bytes(buffer: Buffer, what: str) -> bytes:
+    """Return *buffer* as bytes: itself if it is bytes, else a copy of this moment's content."""
+    if type(buffer) is bytes:
+        return buffer
+    return _contiguous(buffer, what).tobytes()
+
+
+def key_bytes(key: Buffer) -> bytes:
+    """Return *key* as bytes, its size checked."""
+    key = as_bytes(key, "key")
+    if len(key) > KEY_SIZE_MAX:
+        raise KeySizeError(len(key))
+    return key
+
+
+def value_pointer(value: Buffer) -> Any:
+    """Return a C array that lends the bytes of *value* without a copy; len() of it is in bytes."""
+    return ffi.from_buffer("uint8_t[]", _contiguous(value, "value"))
+
+
+def writable_pointer(buffer: Buffer) -> Any:
+    """Return a C array through which C may write into *buffer*."""
+    view = _contiguous(buffer, "buffer")
+    if view.readonly:
+        raise NotBytesError("the buffer must be writable, such as a bytearray")
+    return ffi.from_buffer("uint8_t[]", view, require_writable=True)
+
+
+def column(items: Sequence[Buffer], what: str) -> tuple[bytes, Any]:
+    """
+    Lay *items* end to end, as the calls for many keys want them.
+
+    Returns:
+        The joined bytes, and a C array of uint32_t sizes, one an item.
+    """
+    # A len() is a count of bytes for bytes alone: other buffers may have wider items.
+    if [*map(type, items)].count(bytes) != len(items):
+        items = [as_bytes(item, what) for item in items]
+    try:
+        sizes = array("I", [*map(len, items)])  # type: ignore[arg-type]
+    except OverflowError:
+        raise ValueSizeError(max(map(len, items))) from None  # type: ignore[arg-type]
+    return b"".join(items), ffi.from_buffer("uint32_t[]", sizes)
+
+
+def expiry_ms(ttl: float | None) -> int:
+    """Return when a record of *ttl* seconds from now expires: milliseconds since 1970, 0: never."""
+    if ttl is None:
+        return 0
+    if not isinstance(ttl, (int, float)):
+        raise TypeError(f"ttl is a number of seconds or None, not {type(ttl).__name__}")
+    if not 0 < ttl <= TTL_MAX:  # refuses NaN and infinity too
+        raise InvalidError(f"ttl must be more than 0 and at most {TTL_MAX:,} seconds, not {ttl}")
+    return math.ceil((time.time() + ttl) * 1000)
+
+
+def durability(durable: bool | None) -> int:
+    """Return the enum pykv_durability of a write's *durable* argument."""
+    try:
+        return _DURABILITY[durable]
+    except (KeyError, TypeError):
+        raise TypeError(f"durable is True, False or None, not {durable!r}") from None
+
+
+def _contiguous(buffer: Buffer, what: str) -> memoryview:
+    if isinstance(buffer, str):
+        shown = buffer if len(buffer) <= 40 else buffer[:40] + "..."
+        raise NotBytesError(f"a {what} must be bytes, not str: write {shown!r}.encode()")
+    try:
+        view = memoryview(buffer)
+    except TypeError:
+        name = type(buffer).__name__
+        raise NotBytesError(f"a {what} must be bytes or another buffer, not {name}") from None
+    if not view.c_contiguous:
+        raise NotBytesError(f"a {what} must be C-contiguous: write bytes({what})")
+    return view

@@ -1,0 +1,124 @@
+"""_open.py -- pykv.open(): its options, checked and handed to the engine."""
+
+from __future__ import annotations
+
+import operator
+import os
+from typing import Any, Literal
+
+from pykv._core import ffi, lib
+from pykv._store import Store
+from pykv.errors import InvalidError, failure
+
+_FLAGS = {
+    "r": lib.PYKV_FLAG_READ,
+    "w": lib.PYKV_FLAG_WRITE,
+    "c": lib.PYKV_FLAG_CREATE,
+    "n": lib.PYKV_FLAG_NEW,
+}
+_DURABILITIES = {
+    "process": lib.PYKV_DURABILITY_PROCESS,
+    "interval": lib.PYKV_DURABILITY_INTERVAL,
+    "commit": lib.PYKV_DURABILITY_COMMIT,
+}
+_IO = {"mmap": lib.PYKV_IO_MMAP, "pread": lib.PYKV_IO_PREAD}
+
+SEGMENT_SIZES = (64 << 10, 1 << 30)  # bytes, least and most
+INTERVALS = (1, 3_600_000)  # milliseconds
+COUNT_MAX = (1 << 63) - 1
+
+
+def open(
+    path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
+    flag: Literal["r", "w", "c", "n"] = "c",
+    *,
+    durability: Literal["process", "interval", "commit"] = "process",
+    interval_ms: int = 100,
+    io: Literal["mmap", "pread"] = "mmap",
+    max_disk_bytes: int | None = None,
+    segment_bytes: int | None = None,
+    expected_keys: int | None = None,
+    repair: bool = False,
+    mode: int = 0o600,
+) -> Store:
+    """
+    Open the store in directory *path*.
+
+    Args:
+        path: A directory that holds this store and nothing else.
+        flag: As with `dbm.open`. "r": must exist, for reading; "w": must exist; "c": created if
+            missing; "n": always new and empty: what an old store at *path* held is removed.
+        durability: What an acknowledged write survives. "process": the death of every process;
+            "interval": also a power cut, but for the last *interval_ms*; "commit": also a power
+            cut, and threads that write at once share one sync.
+        interval_ms: 1 to 3,600,000 milliseconds; of durability="interval".
+        io: "mmap": read through shared mappings, fastest while the data fits in RAM; "pread":
+            by system calls, where a failing disk is an exception and never a signal.
+        max_disk_bytes: Limit of all segments together; None: that of the disk.
+        segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: 128 MiB. It is the
+            unit in which dead space is reclaimed, and no limit on a value.
+        expected_keys: Sizes the keydir beforehand; None: it grows as needed.
+        repair: Skip damaged records during recovery, where otherwise it refuses to open.
+        mode: Permission bits of new files, whatever the umask; those of the directory get x
+            where they have r.
+    Returns:
+        The open store: a context manager, and a `MutableMapping[bytes, bytes]`.
+    Raises:
+        MissingError: No store at *path*, with flag "r" or "w".
+        NotAStoreError: *path* is no directory, or holds files that are not pykv's.
+        AccessError: No permission.
+        NewerFormatError: Written by a later release; nothing was touched.
+        CorruptError: Damage before the last durable point. See *repair*.
+        BusyError: In use by another machine.
+        InvalidError: An option is out of its range.
+
+    >>> with pykv.open("users.kv") as users:
+    ...     users[b"1"] = b"Ada"
+    >>> with pykv.open("users.kv", "r") as users:
+    ...     users[b"1"]
+    b'Ada'
+
+    Cost: O(1) when the keydir of this boot is intact, also after kill -9; else the newest
+    checkpoint and the log after it are read. Source: `pykv_open` in csrc/pykv.h.
+    """
+    name = os.fsencode(path)
+    if b"\0" in name:
+        raise InvalidError("a path cannot contain a null byte")
+    options = ffi.new("struct pykv_options *")
+    options.flag = _choice("flag", flag, _FLAGS)
+    options.durability = _choice("durability", durability, _DURABILITIES)
+    options.io = _choice("io", io, _IO)
+    options.repair = bool(repair)
+    options.interval_ms = _integer("interval_ms", interval_ms, *INTERVALS)
+    options.file_mode = _integer("mode", mode, 1, 0o777)
+    if segment_bytes is not None:
+        options.segment_size = _integer("segment_bytes", segment_bytes, *SEGMENT_SIZES)
+    if max_disk_bytes is not None:
+        options.disk_size_max = _integer("max_disk_bytes", max_disk_bytes, 1, COUNT_MAX)
+    if expected_keys is not None:
+        options.expected_keys = _integer("expected_keys", expected_keys, 0, COUNT_MAX)
+
+    opened = ffi.new("struct pykv_store **")
+    status = lib.pykv_open(name, options, opened)
+    if status < 0:
+        raise failure(status)
+    return Store(opened[0], os.fsdecode(path))
+
+
+def _choice(name: str, value: str, choices: dict[str, int]) -> int:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a str, not {type(value).__name__}")
+    if value not in choices:
+        allowed = ", ".join(map(repr, choices))
+        raise InvalidError(f"{name} is one of {allowed}, not {value!r}")
+    return choices[value]
+
+
+def _integer(name: str, value: Any, least: int, most: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is an int, not {type(value).__name__}") from None
+    if not least <= number <= most:
+        raise InvalidError(f"{name} is between {least:,} and {most:,}, not {number:,}")
+    return number

@@ -1,0 +1,497 @@
+"""
+_reader.py -- everything that reads a store, and the store's life: open handle, close, figures.
+
+A single get is one call into C. It copies the value into a buffer from the store's pool, out of
+which one slice makes the bytes object: no allocation in C, no lock in Python. The pools are lists,
+whose pop() and append() are atomic, so threads share them freely. The engine lets any number of
+threads in, and its close waits for them; the handle itself is freed when the store is collected.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator
+from functools import partial
+from types import TracebackType
+from typing import Any, Self, TypeVar, overload
+
+from pykv._buffers import Buffer, as_bytes, column, writable_pointer
+from pykv._core import ffi, lib
+from pykv._rows import ROWS_KEPT_SIZE, Rows
+from pykv._stats import Report, Stats
+from pykv._views import StoreItems, StoreKeys, StoreValues
+from pykv.errors import BufferSizeError, failure
+
+T = TypeVar("T")
+
+NULL = ffi.NULL
+OK = lib.PYKV_OK
+NOT_FOUND = lib.PYKV_NOT_FOUND
+ABSENT = -1000 + NOT_FOUND  # what pykv_get() returns in place of a size
+ROOM_SIZE = 65_536  # bytes of a pooled buffer; larger values take one call more
+
+# Names of the module are found faster than attributes of lib.
+_get = lib.pykv_get
+_contains = lib.pykv_contains
+_new_array = ffi.new_allocator(should_clear_after_alloc=False)
+
+
+class Reader:
+    """The reading half of a `Store`."""
+
+    __slots__ = ("__weakref__", "_closed", "_handle", "_path", "_rooms", "_rows")
+
+    def __init__(self, handle: Any, path: str) -> None:
+        self._handle = ffi.gc(handle, lib.pykv_free)
+        self._path = path
+        self._closed = False
+        self._rooms: list[tuple[Any, Any]] = []  # (C array, ffi.buffer over it)
+        self._rows: list[Rows] = []
+
+    # ---- One key ----
+
+    @overload
+    def get(self, key: Buffer) -> bytes | None: ...
+    @overload
+    def get(self, key: Buffer, default: T) -> bytes | T: ...
+    def get(self, key: Buffer, default: Any = None) -> Any:
+        """
+        Return the newest value stored under *key*.
+
+        Args:
+            key: 0 to 65,535 bytes, compared byte by byte.
+            default: Returned when *key* is absent; absence is an answer, not an error.
+        Returns:
+            The value's bytes: a private copy, valid after the store is closed.
+        Raises:
+            CorruptError: The record fails its checksum. Carries *path* and *offset*.
+
+        >>> db[b"k"] = b"v"
+        >>> db.get(b"k"), db.get(b"absent"), db.get(b"absent", 0)
+        (b'v', None, 0)
+
+        Cost: one slot and one record read. Source: `pykv_get` in csrc/pykv.h; csrc/format.md, 2.
+        """
+        if type(key) is not bytes:
+            key = as_bytes(key, "key")
+        rooms = self._rooms
+        try:
+            room = rooms.pop()
+        except IndexError:
+            room = _new_room()
+        pointer, content = room
+        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE, NULL)
+        if 0 <= size <= ROOM_SIZE:
+            value = content[:size]
+            rooms.append(room)
+            return value
+        rooms.append(room)
+        if size == ABSENT:
+            return default
+        return self._get_rarely(key, size, default)
+
+    def __getitem__(self, key: Buffer) -> bytes:
+        """Return the newest value stored under *key*; KeyError if there is none. See `get`."""
+        if type(key) is not bytes:
+            key = as_bytes(key, "key")
+        rooms = self._rooms
+        try:
+            room = rooms.pop()
+        except IndexError:
+            room = _new_room()
+        pointer, content = room
+        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE, NULL)
+        if 0 <= size <= ROOM_SIZE:
+            value: bytes = content[:size]
+            rooms.append(room)
+            return value
+        rooms.append(room)
+        found: bytes | None = self._get_rarely(key, size, None)
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __contains__(self, key: object) -> bool:
+        """Tell whether *key* is present. Source: `pykv_contains` in csrc/pykv.h."""
+        if type(key) is not bytes:
+            key = as_bytes(key, "key")  # type: ignore[arg-type]
+        status = _contains(self._handle, key, len(key), NULL)
+        if status < 0:
+            raise failure(status, [key])
+        return bool(status == OK)
+
+    def get_into(self, key: Buffer, buffer: Buffer) -> int | None:
+        """
+        Copy the newest value of *key* to the start of *buffer*.
+
+        Args:
+            key: 0 to 65,535 bytes.
+            buffer: Writable and C-contiguous, such as a bytearray, a memoryview, an array.
+        Returns:
+            Bytes copied, or None when *key* is absent, as `get` does.
+        Raises:
+            BufferSizeError: *buffer* is too small. Nothing was copied; *size* tells how much is
+                needed.
+            CorruptError: The record fails its checksum.
+
+        >>> db[b"k"] = b"value"
+        >>> room = bytearray(8)
+        >>> size = db.get_into(b"k", room)
+        >>> bytes(room[:size])
+        b'value'
+
+        Source: `pykv_get` in csrc/pykv.h.
+        """
+        key = as_bytes(key, "key")
+        with writable_pointer(buffer) as pointer:
+            room = len(pointer)
+            size = _get(self._handle, key, len(key), pointer, room, NULL)
+        if size == ABSENT:
+            return None
+        if size < 0:
+            raise failure(size + 1000, [key])
+        if size > room:
+            error = BufferSizeError(f"the value has {size:,} bytes, the buffer {room:,}")
+            error.size = size
+            raise error
+        return int(size)
+
+    def view(self, key: Buffer) -> memoryview:
+        """
+        Lend the value's own bytes, without a copy.
+
+        Args:
+            key: 0 to 65,535 bytes.
+        Returns:
+            A read-only memoryview of bytes. They stay as they are until it is released (by
+            `release()`, `with`, or its collection), also after the key is overwritten and after
+            the store is closed. The disk space of the value is held until then. With io="pread"
+            it is a private copy.
+        Raises:
+            KeyError: *key* is absent, as with `db[key]`.
+            CorruptError: The record fails its checksum.
+
+        >>> db[b"k"] = b"a large value"
+        >>> with db.view(b"k") as view:
+        ...     bytes(view[:7])
+        b'a large'
+
+        Source: `pykv_view` in csrc/pykv.h.
+        """
+        key = as_bytes(key, "key")
+        view = self._lend(key)
+        if view is None:
+            raise KeyError(key)
+        return view
+
+    def get_with_version(self, key: Buffer) -> tuple[bytes, int] | None:
+        """
+        Return the newest value of *key* with its version.
+
+        Args:
+            key: 0 to 65,535 bytes.
+        Returns:
+            The value, and the version of the batch that wrote it: positive, and greater than
+            that of every batch before. None if *key* is absent. `Batch.expect_version` takes
+            the version.
+        Raises:
+            CorruptError: The record fails its checksum.
+
+        >>> db[b"k"] = b"v"
+        >>> value, version = db.get_with_version(b"k")
+        >>> with db.batch() as batch:
+        ...     batch.expect_version(b"k", version)
+        ...     batch[b"k"] = value.upper()
+        >>> db[b"k"]
+        b'V'
+
+        Source: `pykv_get` in csrc/pykv.h.
+        """
+        key = as_bytes(key, "key")
+        version = ffi.new("uint64_t *")
+        capacity = 4096
+        while True:  # again with more room, while the value is larger than we thought
+            room = _new_array("uint8_t[]", capacity)
+            size = _get(self._handle, key, len(key), room, capacity, version)
+            if size == ABSENT:
+                return None
+            if size < 0:
+                raise failure(size + 1000, [key])
+            if size <= capacity:
+                return ffi.buffer(room)[:size], version[0]
+            capacity = size
+
+    # ---- Many keys ----
+
+    @overload
+    def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]: ...
+    @overload
+    def get_many(self, keys: Iterable[Buffer], default: T) -> list[bytes | T]: ...
+    def get_many(self, keys: Iterable[Buffer], default: Any = None) -> list[Any]:
+        """
+        Return the newest values of many keys: several times faster than one by one.
+
+        Args:
+            keys: Each 0 to 65,535 bytes, in any order, repeated or not.
+            default: Stands where a key is absent.
+        Returns:
+            As many as *keys*, in their order: private copies of the values.
+        Raises:
+            CorruptError: A record fails its checksum.
+
+        >>> db.put_many({b"a": b"1", b"b": b"2"})
+        >>> db.get_many([b"b", b"absent", b"a"])
+        [b'2', None, b'1']
+
+        Cost: all slots and records are prefetched. Source: `pykv_get_many` in csrc/pykv.h.
+        """
+        keys = list(keys)  # ours alone: the sizes must be those of the very keys joined
+        joined, sizes = column(keys, "key")
+        try:
+            rows = self._rows.pop()
+        except IndexError:
+            rows = Rows()
+        status = lib.pykv_get_many(self._handle, len(keys), joined, sizes, rows.pointer)
+        if status < 0:
+            raise failure(status, (as_bytes(key, "key") for key in keys))
+        values: list[Any] = list(rows.fields())
+        for position in rows.missing():
+            values[position] = default
+        if rows.data_size <= ROWS_KEPT_SIZE:
+            self._rows.append(rows)
+        return values
+
+    def contains_many(self, keys: Iterable[Buffer]) -> list[bool]:
+        """
+        Tell of many keys whether they are present.
+
+        Args:
+            keys: Each 0 to 65,535 bytes.
+        Returns:
+            As many as *keys*, in their order.
+
+        >>> db[b"a"] = b""
+        >>> db.contains_many([b"a", b"absent"])
+        [True, False]
+
+        Source: `pykv_contains_many` in csrc/pykv.h.
+        """
+        keys = list(keys)
+        joined, sizes = column(keys, "key")
+        present = _new_array("uint8_t[]", len(keys))
+        status = lib.pykv_contains_many(self._handle, len(keys), joined, sizes, present)
+        if status < 0:
+            raise failure(status, (as_bytes(key, "key") for key in keys))
+        return [*map(bool, ffi.buffer(present)[:])]
+
+    # ---- All keys ----
+
+    def __len__(self) -> int:
+        """Return the number of keys; expired ones count until they are removed."""
+        count = ffi.new("uint64_t *")
+        status = lib.pykv_count(self._handle, count)
+        if status < 0:
+            raise failure(status)
+        return int(count[0])
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterate over the keys as they are now, in no order, each once."""
+        return iter(StoreKeys(self, b""))
+
+    def keys(self, *, prefix: Buffer = b"") -> StoreKeys:
+        """
+        Return the keys that begin with *prefix*, as a view like that of a dict.
+
+        Args:
+            prefix: Bytes; all keys begin with b"".
+        Returns:
+            A view: iterable, with len() (which reads all keys if there is a prefix), `in`, and
+            the operators of a set. Each iteration shows the store as of its own beginning,
+            in no order, each key once, whatever is written meanwhile.
+
+        >>> db.put_many({b"user:1": b"Ada", b"user:2": b"Bob", b"n": b"2"})
+        >>> sorted(db.keys(prefix=b"user:"))
+        [b'user:1', b'user:2']
+
+        Source: `pykv_scan_open` in csrc/pykv.h.
+        """
+        return StoreKeys(self, as_bytes(prefix, "prefix"))
+
+    def values(self, *, prefix: Buffer = b"") -> StoreValues:
+        """
+        Return the values whose keys begin with *prefix*, as a view. See `keys`.
+
+        >>> db.put_many({b"user:1": b"Ada", b"user:2": b"Bob", b"n": b"2"})
+        >>> sorted(db.values(prefix=b"user:"))
+        [b'Ada', b'Bob']
+
+        Source: `pykv_scan_open` in csrc/pykv.h.
+        """
+        return StoreValues(self, as_bytes(prefix, "prefix"))
+
+    def items(self, *, prefix: Buffer = b"") -> StoreItems:
+        """
+        Return the pairs whose keys begin with *prefix*, as a view. See `keys`.
+
+        >>> db.put_many({b"user:1": b"Ada", b"user:2": b"Bob", b"n": b"2"})
+        >>> sorted(db.items(prefix=b"user:"))
+        [(b'user:1', b'Ada'), (b'user:2', b'Bob')]
+
+        Source: `pykv_scan_open` in csrc/pykv.h.
+        """
+        return StoreItems(self, as_bytes(prefix, "prefix"))
+
+    def _scan(self, prefix: bytes, mode: int) -> Iterator[tuple[bytes, ...]]:
+        """Open a scan at this instant; return the iterator over its blocks of fields."""
+        blocks = self._blocks(prefix, mode)
+        next(blocks)  # the scan is open from here on, and closed when `blocks` is collected
+        return blocks
+
+    def _blocks(self, prefix: bytes, mode: int) -> Iterator[tuple[bytes, ...]]:
+        opened = ffi.new("struct pykv_scan **")
+        status = lib.pykv_scan_open(self._handle, prefix, len(prefix), mode, opened)
+        if status < 0:
+            raise failure(status, [prefix])
+        scan = opened[0]
+        try:
+            yield ()
+            rows = Rows()
+            while (status := lib.pykv_scan_next(scan, rows.pointer)) == OK:
+                yield rows.fields()
+            if status < 0:
+                raise failure(status)
+        finally:
+            lib.pykv_scan_close(scan)
+
+    # ---- The store itself ----
+
+    def stats(self) -> Stats:
+        """
+        Return figures of the store at this moment.
+
+        >>> db[b"k"] = b"v"
+        >>> db.stats().keys
+        1
+
+        Source: `pykv_stats` in csrc/pykv.h.
+        """
+        stats = ffi.new("struct pykv_stats *")
+        status = lib.pykv_stats(self._handle, stats)
+        if status < 0:
+            raise failure(status)
+        return Stats._from_c(stats)
+
+    def verify(self) -> Report:
+        """
+        Read and verify every record on disk, and the keydir against them.
+
+        Returns:
+            What was read, and each damaged place by file and offset: damage is in the report,
+            never an exception.
+        Raises:
+            StorageError: A file could not be read.
+
+        >>> db[b"k"] = b"v"
+        >>> db.verify().ok
+        True
+
+        Cost: reads the whole log. Source: `pykv_verify` in csrc/pykv.h.
+        """
+        report = ffi.new("struct pykv_report *")
+        status = lib.pykv_verify(self._handle, report)
+        if status not in (OK, lib.PYKV_CORRUPT):
+            raise failure(status)
+        return Report._from_c(report)
+
+    @property
+    def path(self) -> str:
+        """The directory of the store, as it was given to `pykv.open`."""
+        return self._path
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """
+        Make what was written durable and close the store; repeating it does nothing.
+
+        Calls of other threads that are under way are waited for; later ones raise `ClosedError`.
+        Views stay valid.
+
+        Raises:
+            SyncFailedError: The last sync failed. The store is closed all the same.
+
+        Source: `pykv_close` in csrc/pykv.h.
+        """
+        self._closed = True
+        status = lib.pykv_close(self._handle)
+        if status < 0:
+            raise failure(status)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if not getattr(self, "_closed", True):
+            warnings.warn(f"unclosed store {self!r}", ResourceWarning, stacklevel=2, source=self)
+            self.close()
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} can be neither copied nor pickled: open its path again")
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return f"<pykv.Store {self._path!r}, closed>"
+        count = ffi.new("uint64_t *")
+        if lib.pykv_count(self._handle, count) < 0:
+            return f"<pykv.Store {self._path!r}>"
+        return f"<pykv.Store {self._path!r}, keys: {count[0]:,}>"
+
+    # ---- Rarely ----
+
+    def _get_rarely(self, key: bytes, size: int, default: Any) -> Any:
+        """Finish a get whose value was not copied: absent, failed, or larger than a room."""
+        if size == ABSENT:
+            return default
+        if size < 0:
+            raise failure(size + 1000, [key])
+        view = self._lend(key)
+        if view is None:  # deleted in between
+            return default
+        with view:
+            return bytes(view)
+
+    def _lend(self, key: bytes) -> memoryview | None:
+        """Return a view of the value, which holds its pin and our handle; None if absent."""
+        value, size = ffi.new("uint8_t const * *"), ffi.new("size_t *")
+        pin = ffi.new("struct pykv_pin **")
+        status = lib.pykv_view(self._handle, key, len(key), value, size, pin)
+        if status == NOT_FOUND:
+            return None
+        if status < 0:
+            raise failure(status, [key])
+        if size[0] == 0:
+            lib.pykv_view_release(pin[0])
+            return memoryview(b"")
+        # The handle is freed after the last of its views, not before: each view holds it too.
+        release = partial(_release, pin[0], self._handle)
+        return memoryview(ffi.buffer(ffi.gc(value[0], release), size[0])).toreadonly()
+
+
+def _release(pin: Any, _handle: Any, _value: Any) -> None:
+    lib.pykv_view_release(pin)
+
+
+def _new_room() -> tuple[Any, Any]:
+    pointer = _new_array("uint8_t[]", ROOM_SIZE)
+    return pointer, ffi.buffer(pointer)

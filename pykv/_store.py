@@ -1,0 +1,450 @@
+"""
+_store.py -- the store as a dict that stays: everything that writes.
+
+Every write is a batch, and each method here is one of them: applied wholly or not at all, to other
+threads, other processes, and after a crash. See _reader.py for the reading half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, MutableMapping, Sequence
+from typing import Any, Protocol, TypeVar, overload
+
+from pykv._batch import (
+    DELETE,
+    EXPECT_ABSENT,
+    EXPECT_VALUE,
+    EXPECT_VERSION,
+    PUT,
+    Batch,
+    Written,
+)
+from pykv._buffers import Buffer, as_bytes, column, durability, expiry_ms, value_pointer
+from pykv._core import ffi, lib
+from pykv._reader import NULL, OK, Reader
+from pykv._views import SCAN_KEYS
+from pykv.errors import InvalidError, failure
+
+T = TypeVar("T")
+
+DURABILITY_DEFAULT = lib.PYKV_DURABILITY_DEFAULT
+CONFLICT = lib.PYKV_CONFLICT
+_MISSING: Any = object()
+
+_put = lib.pykv_put
+_delete = lib.pykv_delete
+
+
+class SupportsKeysAndGetItem(Protocol):
+    """What counts as a mapping for `Store.put_many` and `update`, as for `dict.update`."""
+
+    def keys(self) -> Iterable[Buffer]: ...
+    def __getitem__(self, key: Any, /) -> Buffer: ...
+
+
+Pairs = SupportsKeysAndGetItem | Iterable[tuple[Buffer, Buffer]]
+
+
+class Store(Reader, MutableMapping[bytes, bytes]):
+    """
+    An open store: a `MutableMapping[bytes, bytes]` on disk. Made by `pykv.open`.
+
+    Keys and values are any C-contiguous buffers (bytes, bytearray, memoryview, array...) on the way
+    in, and bytes on the way out; a str is refused. Any number of threads share one store, and any
+    number of processes one directory. Use it as a context manager, or call `close`.
+
+    In the examples, *db* is an open and empty store.
+    """
+
+    __slots__ = ("_popped",)
+
+    def __init__(self, handle: Any, path: str) -> None:
+        super().__init__(handle, path)
+        self._popped: list[bytes] = []  # keys that popitem() will try next
+
+    # ---- One key ----
+
+    def __setitem__(self, key: Buffer, value: Buffer) -> None:
+        """Store *value* under *key*, for ever. See `put`."""
+        if type(key) is not bytes or type(value) is not bytes:
+            return self.put(key, value)
+        status = _put(self._handle, key, len(key), value, len(value), 0, DURABILITY_DEFAULT, NULL)
+        if status:
+            raise failure(status, [key])
+        return None
+
+    def put(
+        self, key: Buffer, value: Buffer, *, ttl: float | None = None, durable: bool | None = None
+    ) -> None:
+        """
+        Store *value* under *key*, in place of what was there.
+
+        Args:
+            key: 0 to 65,535 bytes.
+            value: 0 to 4,294,967,295 bytes.
+            ttl: Seconds from now after which the key is gone; None: never.
+            durable: True: return when the write survives a power cut; False: when it survives
+                the death of every process; None: as the store was opened.
+        Raises:
+            KeySizeError: *key* is too long.
+            StoreFullError: The disk or the limit of the store is reached.
+            ReadOnlyError: The store was opened with flag "r".
+            SyncFailedError: A sync failed; writes are refused until the store is reopened.
+
+        >>> db.put(b"session", b"token", ttl=3600)
+        >>> db[b"session"]
+        b'token'
+
+        Cost: one append to the log, one slot. Source: `pykv_put` in csrc/pykv.h.
+        """
+        if type(key) is not bytes:
+            key = as_bytes(key, "key")
+        expiry = 0 if ttl is None else expiry_ms(ttl)
+        level = DURABILITY_DEFAULT if durable is None else durability(durable)
+        if type(value) is bytes:
+            status = _put(self._handle, key, len(key), value, len(value), expiry, level, NULL)
+        else:
+            with value_pointer(value) as pointer:
+                size = len(pointer)
+                status = _put(self._handle, key, len(key), pointer, size, expiry, level, NULL)
+        if status:
+            raise failure(status, [key])
+
+    def delete(self, key: Buffer) -> bool:
+        """
+        Remove *key*, if it is there.
+
+        Args:
+            key: 0 to 65,535 bytes.
+        Returns:
+            Whether it was present.
+        Raises:
+            ReadOnlyError, SyncFailedError, StoreFullError: As with `put`.
+
+        >>> db[b"k"] = b"v"
+        >>> db.delete(b"k"), db.delete(b"k")
+        (True, False)
+
+        Source: `pykv_delete` in csrc/pykv.h.
+        """
+        key = as_bytes(key, "key")
+        status = _delete(self._handle, key, len(key), DURABILITY_DEFAULT)
+        if status < 0:
+            raise failure(status, [key])
+        return bool(status == OK)
+
+    def __delitem__(self, key: Buffer) -> None:
+        """Remove *key*; KeyError if it is absent."""
+        if not self.delete(key):
+            raise KeyError(as_bytes(key, "key"))
+
+    def put_if_absent(self, key: Buffer, value: Buffer) -> bool:
+        """
+        Store *value* under *key* unless the key is present, in one step.
+
+        Args:
+            key: 0 to 65,535 bytes.
+            value: 0 to 4,294,967,295 bytes.
+        Returns:
+            Whether it was stored. Of any number of threads and processes that try, one succeeds.
+        Raises:
+            As `put`.
+
+        >>> db.put_if_absent(b"lock", b"me"), db.put_if_absent(b"lock", b"you")
+        (True, False)
+
+        Source: `pykv_write` in csrc/pykv.h.
+        """
+        key, value = as_bytes(key, "key"), as_bytes(value, "value")
+        return self._write([EXPECT_ABSENT, PUT], [key, key], [b"", value]).applied
+
+    def compare_and_set(self, key: Buffer, expected: Buffer | None, new: Buffer | None) -> bool:
+        """
+        Store *new* under *key* if its value is *expected*, in one step.
+
+        Args:
+            key: 0 to 65,535 bytes.
+            expected: The value that must be there; None: the key must be absent.
+            new: The value to store; None: remove the key.
+        Returns:
+            Whether the value was as expected, and so is now *new*.
+        Raises:
+            As `put`.
+
+        >>> db.compare_and_set(b"state", None, b"begun")
+        True
+        >>> db.compare_and_set(b"state", b"begun", b"done")
+        True
+        >>> db.compare_and_set(b"state", b"begun", None)
+        False
+
+        Source: `pykv_write` in csrc/pykv.h.
+        """
+        key = as_bytes(key, "key")
+        ops = [
+            EXPECT_ABSENT if expected is None else EXPECT_VALUE,
+            DELETE if new is None else PUT,
+        ]
+        values = [
+            b"" if expected is None else as_bytes(expected, "value"),
+            b"" if new is None else as_bytes(new, "value"),
+        ]
+        return self._write(ops, [key, key], values).applied
+
+    def incr(self, key: Buffer, by: int = 1, *, ttl: float | None = None) -> int:
+        """
+        Add *by* to the counter under *key*, in one step; an absent one counts as 0.
+
+        Args:
+            key: 0 to 65,535 bytes.
+            by: Between -2**63 and 2**63 - 1.
+            ttl: Seconds from now after which the key is gone; None: as it was.
+        Returns:
+            The sum, which is stored as decimal text: b"-12".
+        Raises:
+            NotANumberError: The value is no decimal text of a 64-bit integer, or the sum does
+                not fit. The value is left as it was.
+            As `put`.
+
+        >>> db.incr(b"visits"), db.incr(b"visits", 9)
+        (1, 10)
+        >>> db[b"visits"]
+        b'10'
+
+        Source: `pykv_incr` in csrc/pykv.h.
+        """
+        key = as_bytes(key, "key")
+        if not -(1 << 63) <= by < 1 << 63:
+            raise InvalidError(f"by is an integer of 64 bits, not {by}")
+        total = ffi.new("int64_t *")
+        status = lib.pykv_incr(
+            self._handle,
+            key,
+            len(key),
+            by,
+            ttl is not None,
+            expiry_ms(ttl),
+            DURABILITY_DEFAULT,
+            total,
+        )
+        if status < 0:
+            raise failure(status, [key])
+        return int(total[0])
+
+    # ---- Many keys ----
+
+    def put_many(
+        self, pairs: Pairs, *, ttl: float | None = None, durable: bool | None = None
+    ) -> None:
+        """
+        Store many pairs as one batch: all or nothing, and several times faster than one by one.
+
+        Args:
+            pairs: A mapping, or an iterable of pairs (key, value). Of equal keys the last wins.
+            ttl: Seconds from now after which the keys are gone; None: never.
+            durable: As with `put`.
+        Raises:
+            As `put`.
+
+        >>> db.put_many({b"a": b"1", b"b": b"2"})
+        >>> db.put_many((b"%d" % n, b"x" * n) for n in range(3))
+        >>> sorted(db)
+        [b'0', b'1', b'2', b'a', b'b']
+
+        Cost: the pairs are joined in memory first. Source: `pykv_write` in csrc/pykv.h.
+        """
+        items = _items(pairs)
+        keys, values = [key for key, _ in items], [value for _, value in items]
+        numbers = None if ttl is None else [expiry_ms(ttl)] * len(keys)
+        self._write(None, keys, values, numbers, durability(durable))
+
+    def delete_many(self, keys: Iterable[Buffer]) -> int:
+        """
+        Remove many keys as one batch.
+
+        Args:
+            keys: Each 0 to 65,535 bytes; absent ones are no error.
+        Returns:
+            The number of keys that were present.
+        Raises:
+            As `delete`.
+
+        >>> db.put_many({b"a": b"1", b"b": b"2"})
+        >>> db.delete_many([b"a", b"b", b"absent"])
+        2
+
+        Source: `pykv_write` in csrc/pykv.h.
+        """
+        keys = list(keys)
+        return self._write([DELETE] * len(keys), keys).deleted
+
+    def batch(self, durable: bool | None = None) -> Batch:
+        """
+        Begin a batch: any number of writes and preconditions, applied wholly or not at all.
+
+        Args:
+            durable: As with `put`.
+        Returns:
+            A `Batch`, to be used with `with`: it is applied at the end of the block, and dropped
+            if the block raises.
+        Raises:
+            ConflictError: At the end of the block: a precondition did not hold, and nothing was
+                written. Carries *key*.
+            As `put`, at the end of the block.
+
+        >>> with db.batch() as batch:
+        ...     batch[b"from"] = b"90"
+        ...     batch[b"to"] = b"10"
+
+        Source: `pykv_write` in csrc/pykv.h.
+        """
+        return Batch(self._write, durability(durable))
+
+    # ---- The rest of a dict ----
+
+    @overload
+    def pop(self, key: Buffer) -> bytes: ...
+    @overload
+    def pop(self, key: Buffer, default: T) -> bytes | T: ...
+    def pop(self, key: Buffer, default: Any = _MISSING) -> Any:
+        """
+        Remove *key* and return its value, in one step: no two callers get the same one.
+
+        Args:
+            key: 0 to 65,535 bytes.
+            default: Returned when *key* is absent.
+        Raises:
+            KeyError: *key* is absent, and there is no *default*.
+            As `delete`.
+
+        >>> db[b"k"] = b"v"
+        >>> db.pop(b"k"), db.pop(b"k", None)
+        (b'v', None)
+
+        Source: `pykv_get`, `pykv_write` in csrc/pykv.h.
+        """
+        key = as_bytes(key, "key")
+        while (found := self.get_with_version(key)) is not None:
+            value, version = found
+            if self._write([EXPECT_VERSION, DELETE], [key, key], None, [version, 0]).applied:
+                return value
+        if default is _MISSING:
+            raise KeyError(key)
+        return default
+
+    def popitem(self) -> tuple[bytes, bytes]:
+        """
+        Remove some key and return it with its value, in one step.
+
+        Raises:
+            KeyError: The store is empty.
+            As `delete`.
+
+        >>> db[b"k"] = b"v"
+        >>> db.popitem()
+        (b'k', b'v')
+        """
+        while True:
+            try:
+                key = self._popped.pop()
+            except IndexError:
+                block = next(filter(None, self._scan(b"", SCAN_KEYS)), ())
+                if not block:
+                    raise KeyError("popitem(): the store is empty") from None
+                self._popped.extend(block)
+                continue
+            value = self.pop(key, None)
+            if value is not None:
+                return key, value
+
+    def setdefault(self, key: Buffer, default: Buffer) -> bytes:
+        """
+        Return the value of *key*, after storing *default* under it if it was absent.
+
+        Args:
+            key: 0 to 65,535 bytes.
+            default: 0 to 4,294,967,295 bytes. Unlike that of a dict it has no default: None is
+                no value.
+        Raises:
+            As `put`.
+
+        >>> db.setdefault(b"k", b"first"), db.setdefault(b"k", b"second")
+        (b'first', b'first')
+        """
+        key, default = as_bytes(key, "key"), as_bytes(default, "value")
+        while (value := self.get(key)) is None:
+            if self.put_if_absent(key, default):
+                return default
+        return value
+
+    def update(self, pairs: Pairs = (), /) -> None:
+        """Store many pairs as one batch. Keyword arguments are str, so there are none."""
+        self.put_many(pairs)
+
+    def clear(self) -> None:
+        """
+        Remove every key, as one batch.
+
+        Raises:
+            As `delete`.
+
+        Source: `pykv_clear` in csrc/pykv.h.
+        """
+        status = lib.pykv_clear(self._handle, DURABILITY_DEFAULT)
+        if status < 0:
+            raise failure(status)
+
+    # ---- Durability ----
+
+    def sync(self) -> None:
+        """
+        Make everything acknowledged so far, by any process, survive a power cut.
+
+        Raises:
+            SyncFailedError: What the disk holds is unknown; writes are refused until reopened.
+
+        Source: `pykv_sync` in csrc/pykv.h.
+        """
+        status = lib.pykv_sync(self._handle)
+        if status < 0:
+            raise failure(status)
+
+    def _write(
+        self,
+        ops: Sequence[int] | None,
+        keys: Sequence[Buffer],
+        values: Sequence[Buffer] | None = None,
+        numbers: Sequence[int] | None = None,
+        level: int = DURABILITY_DEFAULT,
+    ) -> Written:
+        """Apply a batch. Arguments as those of `pykv_write`, one entry an operation."""
+        joined_keys, key_sizes = column(keys, "key")
+        joined_values, value_sizes = (NULL, NULL) if values is None else column(values, "value")
+        failed = ffi.new("size_t *")
+        results = ffi.new("uint64_t[2]")
+        status = lib.pykv_write(
+            self._handle,
+            len(keys),
+            NULL if ops is None else bytes(ops),
+            joined_keys,
+            key_sizes,
+            joined_values,
+            value_sizes,
+            NULL if numbers is None else numbers,
+            level,
+            failed,
+            results,
+            results + 1,
+        )
+        if status < 0:
+            raise failure(status, (as_bytes(key, "key") for key in keys))
+        return Written(status != CONFLICT, failed[0], results[0], results[1])
+
+
+def _items(pairs: Any) -> list[tuple[Buffer, Buffer]]:
+    """Return *pairs* as a list of our own, which nobody else can change meanwhile."""
+    if hasattr(pairs, "items"):  # a mapping that can tell its pairs as of one moment
+        return list(pairs.items())
+    if hasattr(pairs, "keys"):
+        return [(key, pairs[key]) for key in pairs.keys()]  # noqa: SIM118
+    return list(pairs)

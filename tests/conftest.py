@@ -1,0 +1,15 @@
+"""Options that all tests share."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--sanitize",
+        choices=["address", "thread", "none"],
+        default="address",
+        help="what tests/c is built with: AddressSanitizer and UndefinedBehaviorSanitizer"
+        " (the default), ThreadSanitizer, or nothing",
+    )

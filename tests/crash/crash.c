@@ -1,0 +1,520 @@
+/* crash.c -- cut the power, or kill the process, at every point of many scripts, and look at what
+ * the next open makes of it.
+ *
+ * Goal: whatever a cut leaves, the store opens, and holds the state after j steps for some
+ * durable <= j <= started (after a kill: acked <= j <= started), the same by every way of reading;
+ * it can be written to, and closed, and opened again. The same if the power is cut a second time
+ * while the first cut is being recovered from, or after a killed process's store was taken over.
+ *
+ * Method: run a script once while recording; walk along its trace, and at each point make images of
+ * what the disk may hold (sim_disk.h): nothing pending, all of it, all subsets where they are few,
+ * each of the last effects alone and left out, random subsets, torn sectors; in both models of a
+ * file system. Each image that was not seen before is a trial. */
+#define _POSIX_C_SOURCE 200809L
+#include "check.h"
+#include "trial.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+enum counter {
+    SCRIPTS, POINTS, IMAGES, DISTINCT, DISTINCT_SECOND, KILLS, KILLS_SECOND, STORE_KILLS, STEPS_RUN,
+};
+
+struct options {
+    uint64_t images, seed, scripts;
+    uint64_t second_every;          /* one image in so many is cut again */
+    int flavour;                    /* -1: all in turn */
+    double seconds;                 /* 0: no limit */
+    const char *dump;
+    enum sim_lie lie;
+};
+
+/* The states that a store went through, and how a trace's progress counts in them. */
+struct history {
+    const struct state *states;
+    uint32_t count;
+    uint32_t base;          /* states before the trace's own steps: progress n means base + n */
+    uint32_t floor;         /* known durable when the trace began */
+};
+
+struct enumerator {
+    struct trials *trials;
+    const struct options *options;
+    struct script script;
+    uint64_t *seen;         /* open addressing: hash, then j + 1 */
+    size_t seen_count, seen_capacity;
+    uint64_t random, boot;
+    struct image image, second;
+    enum flavour flavour;
+    char name[96];          /* of the script, as options that run it again */
+    bool kills_only;        /* the trace does not tell log from keydir: no cuts after kills */
+    double started;
+};
+
+static double now(void)
+{
+    struct timespec time;
+    clock_gettime(CLOCK_MONOTONIC, &time);
+    return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
+}
+
+/* The entry of `hash` in the set: zero if new. */
+static uint64_t *seen_entry(struct enumerator *e, uint64_t hash)
+{
+    if (hash == 0)
+        hash = 1;
+    if (e->seen_count * 2 >= e->seen_capacity) {
+        uint64_t *old = e->seen;
+        size_t old_capacity = e->seen_capacity;
+        e->seen_capacity = old_capacity == 0 ? 1 << 16 : old_capacity * 2;
+        e->seen = calloc(e->seen_capacity, 2 * sizeof *e->seen);
+        if (e->seen == NULL)
+            abort();
+        for (size_t i = 0; i < old_capacity; i++) {
+            if (old[2 * i] == 0)
+                continue;
+            size_t at = old[2 * i] & (e->seen_capacity - 1);
+            while (e->seen[2 * at] != 0)
+                at = (at + 1) & (e->seen_capacity - 1);
+            memcpy(&e->seen[2 * at], &old[2 * i], 2 * sizeof *old);
+        }
+        free(old);
+    }
+    size_t at = hash & (e->seen_capacity - 1);
+    while (e->seen[2 * at] != 0 && e->seen[2 * at] != hash)
+        at = (at + 1) & (e->seen_capacity - 1);
+    if (e->seen[2 * at] == 0)
+        e->seen_count++;
+    e->seen[2 * at] = hash;
+    return &e->seen[2 * at + 1];
+}
+
+static void dump_image(const struct image *image, const char *path)
+{
+    mkdir(path, 0700);
+    for (size_t i = 0; i < image->count; i++) {
+        char name[1024];
+        snprintf(name, sizeof name, "%s/%s", path, image->files[i].name);
+        FILE *file = fopen(name, "wb");
+        if (file == NULL || fwrite(image->files[i].bytes, 1, image->files[i].size, file) !=
+                                image->files[i].size)
+            fprintf(stderr, "cannot write %s\n", name);
+        if (file != NULL)
+            fclose(file);
+    }
+}
+
+static bool check_usage(struct sim *sim, struct reason *reason)
+{
+    struct sim_usage usage = sim_usage(sim);
+    if (usage.descriptors + usage.mappings + usage.allocations + usage.locks == 0)
+        return true;
+    return fail(reason, "closed, but %llu descriptors, %llu mappings, %llu allocations, %llu locks "
+                "are left", (unsigned long long)usage.descriptors,
+                (unsigned long long)usage.mappings, (unsigned long long)usage.allocations,
+                (unsigned long long)usage.locks);
+}
+
+/* Open what `image` holds and check it; then write, close, open and check again. Returns the state
+ * found, or -1. With a trace: records this, and *after tells how far it came. */
+static int check_image(struct enumerator *e, struct sim *sim, const struct image *image,
+                       const struct history *history, uint32_t low, uint32_t high,
+                       struct trace *trace, struct reason *reason)
+{
+    struct pykv_store *store = NULL;
+    struct state state;
+    int found = -1;
+    sim_load(sim, STORE_PATH, image);
+    sim_record(sim, STORE_PATH, trace);
+    struct trace ignored = { 0 };
+    struct trace *progress = trace != NULL ? trace : &ignored;
+    int status = pykv_open_with(sim_os(sim), STORE_PATH, &e->script.options, &store);
+    if (status != PYKV_OK) {
+        fail(reason, "open: %d %s (%s at %llu)", status, pykv_last_error()->message,
+             pykv_last_error()->path, (unsigned long long)pykv_last_error()->offset);
+        goto done;
+    }
+    if (!read_state(&e->script, store, &state, reason))
+        goto done;
+    found = find_state(history->states, history->count, low, high, &state, reason);
+    if (found < 0 || !check_agrees(&e->script, store, &state, reason))
+        goto done;
+    for (uint32_t i = 0; i < AFTER_COUNT; i++) {
+        bool durable;
+        progress->progress.started = i + 1;
+        status = script_do(&e->script, e->script.step_count + i, sim_os(sim), &store, &durable);
+        if (status != PYKV_OK) {
+            fail(reason, "writing afterwards: %d %s", status, pykv_last_error()->message);
+            goto done;
+        }
+        script_apply(&e->script, e->script.step_count + i, &state);
+        progress->progress.acked = i + 1;
+        if (durable)
+            progress->progress.durable = i + 1;
+    }
+    if (!check_agrees(&e->script, store, &state, reason))
+        goto done;
+    status = pykv_close(store);
+    pykv_free(store);
+    store = NULL;
+    if (status != PYKV_OK) {
+        fail(reason, "close: %d %s", status, pykv_last_error()->message);
+        goto done;
+    }
+    progress->progress.durable = AFTER_COUNT;
+    if (!check_usage(sim, reason))
+        goto done;
+    status = pykv_open_with(sim_os(sim), STORE_PATH, &e->script.options, &store);
+    if (status != PYKV_OK)
+        fail(reason, "open again: %d %s", status, pykv_last_error()->message);
+    else
+        check_agrees(&e->script, store, &state, reason);
+done:
+    pykv_close(store);
+    pykv_free(store);
+    if (reason->text[0] == 0)
+        check_usage(sim, reason);
+    sim_record(sim, STORE_PATH, NULL);
+    return reason->text[0] == 0 ? found : -1;
+}
+
+static void explore(struct enumerator *e, struct disk *disk, const struct trace *trace,
+                    const struct history *history, uint64_t boot, unsigned depth);
+
+/* Check the image; once in a while record that, and cut it in turn. `disk`: as it is at a kill, to
+ * be gone on from; NULL: the image is all that there is. */
+static int try_image(struct enumerator *e, const struct image *image, const struct disk *disk,
+                     enum disk_model model, const struct history *history, uint32_t low,
+                     uint32_t high, uint64_t boot, unsigned depth)
+{
+    struct reason reason = { "" };
+    struct sim *sim = sim_new(e->random);
+    struct trace trace = { 0 };
+    bool again = depth == 0 && next_random(&e->random) % e->options->second_every == 0;
+    sim_set_boot(sim, boot);
+    int found = check_image(e, sim, image, history, low, high, again ? &trace : NULL, &reason);
+    sim_free(sim);
+    if (found < 0) {
+        trial_violation(e->trials, reason.text);
+        if (e->options->dump != NULL)
+            dump_image(image, e->options->dump);
+    } else if (again) {
+        struct state states[STEPS_MAX + AFTER_COUNT + 1];
+        memcpy(states, history->states, ((size_t)found + 1) * sizeof *states);
+        for (uint32_t i = 0; i < AFTER_COUNT; i++) {
+            states[found + 1 + (int)i] = states[found + (int)i];
+            script_apply(&e->script, e->script.step_count + i, &states[found + 1 + (int)i]);
+        }
+        struct history later = {
+            .states = states, .count = (uint32_t)found + AFTER_COUNT + 1, .base = (uint32_t)found,
+            .floor = disk == NULL ? (uint32_t)found : low,
+        };
+        struct disk *next = disk == NULL ? disk_new(model, image) : disk_copy(disk);
+        explore(e, next, &trace, &later, boot, depth + 1);
+        disk_free(next);
+    }
+    trace_release(&trace);
+    return found;
+}
+
+/* The states that are legal at point p of the trace: those of the latest moment at its low end, of
+ * the earliest at its high end. */
+static void legal_range(const struct trace *trace, size_t p, bool killed,
+                        const struct history *history, uint32_t *low, uint32_t *high)
+{
+    struct progress late = p < trace->count ? trace->effects[p].progress : trace->progress;
+    struct progress early = p > 0 ? trace->effects[p - 1].progress : (struct progress){ 0 };
+    uint32_t known = killed ? late.acked : late.durable;
+    *low = known > 0 ? history->base + known : killed ? history->base : history->floor;
+    *high = history->base + early.started;
+    if (*high < *low)       /* the steps between have no effects: they change nothing */
+        *high = *low;
+}
+
+static void try_cut(struct enumerator *e, struct disk *disk, struct disk_choice *choice,
+                    const struct trace *trace, size_t p, const struct history *history,
+                    uint64_t boot, unsigned depth, const char *kind)
+{
+    uint64_t *counters = e->trials->counters;
+    struct image *image = depth == 0 ? &e->image : &e->second;
+    enum disk_model model = disk_model_of(disk);
+    uint32_t low, high;
+    legal_range(trace, p, false, history, &low, &high);
+    choice->seed = next_random(&e->random);
+    choice->shared = choice->seed % SHARED_COUNT;
+    disk_cut(disk, choice, image);
+    counters[IMAGES]++;
+    uint64_t *entry = seen_entry(e, image_hash(image, false));
+    if (*entry != 0 && *entry - 1 >= low && *entry - 1 <= high)
+        return;
+    if (*entry == 0)
+        counters[depth == 0 ? DISTINCT : DISTINCT_SECOND]++;
+    trial_begin(e->trials, "%s%s, %s, cut %zu/%zu, %s of %zu pending%s, steps %u..%u", e->name,
+                depth == 0 ? "" : ", second crash", model == DISK_POSIX ? "posix" : "ext4", p,
+                trace->count, kind, disk_pending(disk), choice->torn != 0 ? ", torn" : "", low,
+                high);
+    int found = try_image(e, image, NULL, model, history, low, high, boot + 1, depth);
+    *entry = found < 0 ? UINT64_MAX : (uint64_t)found + 1;
+}
+
+/* `lost`: somebody removes what the processes share, too, so that it is made anew from the log. */
+static void try_kill(struct enumerator *e, struct disk *disk, const struct trace *trace, size_t p,
+                     const struct history *history, uint64_t boot, unsigned depth, bool lost)
+{
+    struct image *image = depth == 0 ? &e->image : &e->second;
+    uint32_t low, high;
+    legal_range(trace, p, true, history, &low, &high);
+    disk_current(disk, image);
+    for (size_t i = image->count; lost && i-- > 0;) {
+        if (image->files[i].shared)
+            image_remove(image, &image->files[i]);
+    }
+    uint64_t *entry = seen_entry(e, image_hash(image, true) ^ 0x6B696C6C);
+    if (*entry != 0 && *entry - 1 >= low && *entry - 1 <= high)
+        return;
+    e->trials->counters[depth == 0 ? KILLS : KILLS_SECOND]++;
+    trial_begin(e->trials, "%s%s, kill%s %zu/%zu, steps %u..%u", e->name,
+                depth == 0 ? "" : ", second crash", lost ? " and loss of the keydir" : "", p,
+                trace->count, low, high);
+    int found = try_image(e, image, disk, disk_model_of(disk), history, low, high, boot, depth);
+    *entry = found < 0 ? UINT64_MAX : (uint64_t)found + 1;
+}
+
+/* All the cuts that are tried at one point. */
+static void explore_point(struct enumerator *e, struct disk *disk, const struct trace *trace,
+                          size_t p, const struct history *history, uint64_t boot, unsigned depth)
+{
+    size_t count = disk_pending(disk);
+    bool *keep = calloc(count + 1, sizeof *keep);
+    if (keep == NULL)
+        abort();
+    size_t alone = depth == 0 ? (count < 6 ? count : 6) : 1;
+    size_t subsets = depth == 0 ? 14 : 2;
+    struct disk_choice choice = { .keep = keep };
+    for (size_t kind = 0; kind < 2; kind++) {
+        memset(keep, kind != 0, count);
+        try_cut(e, disk, &choice, trace, p, history, boot, depth, kind == 0 ? "none" : "all");
+    }
+    for (size_t i = 0; i < alone && i < count; i++) {
+        memset(keep, 0, count);
+        keep[count - 1 - i] = true;
+        try_cut(e, disk, &choice, trace, p, history, boot, depth, "one");
+        memset(keep, 1, count);
+        keep[count - 1 - i] = false;
+        try_cut(e, disk, &choice, trace, p, history, boot, depth, "all but one");
+    }
+    if (count <= 4) {
+        for (size_t mask = 0; mask < (size_t)1 << count; mask++) {
+            for (size_t i = 0; i < count; i++)
+                keep[i] = (mask >> i & 1) != 0;
+            try_cut(e, disk, &choice, trace, p, history, boot, depth, "subset");
+        }
+        subsets = count == 0 ? 0 : depth == 0 ? 4 : 1;      /* and tears */
+    }
+    for (size_t i = 0; i < subsets; i++) {
+        uint64_t random = next_random(&e->random);
+        uint64_t density = random % 16;                     /* mostly lost .. mostly there */
+        size_t recent = random >> 8 & 1 ? 12 : count;       /* all but the newest certain */
+        for (size_t j = 0; j < count; j++)
+            keep[j] = j + recent < count || next_random(&e->random) % 16 <= density;
+        choice.torn = 0;
+        if (random >> 16 & 1 || count <= 4) {
+            choice.torn = 1 + (size_t)(random >> 20) % count;
+            choice.torn_size = 1 + (uint32_t)(random >> 40) % (DISK_SECTOR_SIZE - 1);
+            choice.torn_tail = random >> 17 & 1;
+            keep[choice.torn - 1] = true;
+        }
+        try_cut(e, disk, &choice, trace, p, history, boot, depth, "random");
+        choice.torn = 0;
+    }
+    free(keep);
+}
+
+static bool time_is_up(const struct enumerator *e)
+{
+    return trials_enough(e->trials) ||
+           (e->options->seconds > 0 && now() - e->started > e->options->seconds);
+}
+
+static void explore(struct enumerator *e, struct disk *disk, const struct trace *trace,
+                    const struct history *history, uint64_t boot, unsigned depth)
+{
+    for (size_t p = 0; p <= trace->count && !time_is_up(e); p++) {
+        if (p > 0)
+            disk_apply(disk, &trace->effects[p - 1]);
+        /* Stores found by comparing are in no order: only the end of such a run was ever there. */
+        bool ordered = e->kills_only && depth == 0;
+        if (!ordered && p < trace->count && trace->effects[p].kind == EFFECT_SHARED)
+            continue;
+        uint64_t lot = next_random(&e->random);
+        if (depth > 0 && lot % 16 != 0)
+            continue;
+        if (depth == 0 || lot >> 8 & 1 || e->kills_only)
+            try_kill(e, disk, trace, p, history, boot, depth, false);
+        if (lot >> 16 & 1 && !ordered)
+            try_kill(e, disk, trace, p, history, boot, depth, true);
+        if (e->kills_only)
+            continue;
+        if (depth == 0)
+            e->trials->counters[POINTS]++;
+        explore_point(e, disk, trace, p, history, boot, depth);
+    }
+}
+
+/* Kill at each single store into mapped memory: from the making of the store on, or, of a script that
+ * preloads, behind that. */
+static void explore_stores(struct enumerator *e)
+{
+    struct sim *sim = sim_new(e->script.seed);
+    struct trace trace = { 0 };
+    struct image base = { 0 };
+    struct pykv_store *store = NULL;
+    trial_begin(e->trials, "%s, whole run store by store", e->name);
+    if (e->script.preload > 0 && (store = script_open(&e->script, sim)) == NULL)
+        trial_violation(e->trials, "the script fails on a healthy machine");
+    sim_save(sim, STORE_PATH, &base);
+    sim_record(sim, STORE_PATH, &trace);
+    bool stepping = sim_record_stores(sim, true);
+    if (store == NULL)
+        store = script_open(&e->script, sim);
+    if (store == NULL || !script_run(&e->script, sim, store, &trace))
+        trial_violation(e->trials, "the script fails on a healthy machine");
+    sim_record_stores(sim, false);
+    struct history history = { .states = e->script.states, .count = e->script.step_count + 1 };
+    struct disk *disk = disk_new(DISK_POSIX, &base);
+    uint64_t before = e->trials->counters[KILLS];
+    for (size_t p = 0; p <= trace.count && !time_is_up(e); p++) {
+        if (p > 0)
+            disk_apply(disk, &trace.effects[p - 1]);
+        try_kill(e, disk, &trace, p, &history, 1, 0, false);
+    }
+    disk_free(disk);
+    if (stepping)
+        e->trials->counters[STORE_KILLS] += e->trials->counters[KILLS] - before;
+    sim_free(sim);
+    image_release(&base);
+    trace_release(&trace);
+}
+
+static void explore_script(struct enumerator *e)
+{
+    struct sim *sim = sim_new(e->script.seed);
+    struct trace trace = { 0 };
+    struct image empty = { 0 };
+    struct history history = { .states = e->script.states, .count = e->script.step_count + 1 };
+    sim_lie(sim, e->options->lie);
+    sim_record(sim, STORE_PATH, &trace);
+    trial_begin(e->trials, "%s, whole run", e->name);
+    struct pykv_store *store = script_open(&e->script, sim);
+    bool ran = store != NULL && script_run(&e->script, sim, store, &trace);
+    struct reason reason = { "" };
+    if (!ran)
+        fail(&reason, "the script fails on a healthy machine");
+    else if (check_usage(sim, &reason) && trace.unannounced != 0)
+        fail(&reason, "%llu bytes of a segment were stored without notice",
+             (unsigned long long)trace.unannounced);
+    if (reason.text[0] != 0)
+        trial_violation(e->trials, reason.text);
+    sim_free(sim);
+    for (int model = DISK_POSIX; ran && model <= DISK_EXT4 && !time_is_up(e); model++) {
+        struct disk *disk = disk_new((enum disk_model)model, &empty);
+        explore(e, disk, &trace, &history, 1, 0);
+        disk_free(disk);
+    }
+    trace_release(&trace);
+}
+
+static void work(struct trials *trials, void *context)
+{
+    struct enumerator *e = calloc(1, sizeof *e);
+    if (e == NULL)
+        abort();
+    e->trials = trials;
+    e->options = context;
+    e->started = now();
+    uint64_t *counters = trials->counters;
+    while (counters[DISTINCT] + counters[DISTINCT_SECOND] < e->options->images &&
+           trials->resume < e->options->scripts && !time_is_up(e)) {
+        uint64_t i = trials->resume++;
+        e->flavour = (enum flavour)(i % (FLAVOUR_COUNT + 1));
+        if (e->flavour == FLAVOUR_COUNT)
+            e->flavour = i / (FLAVOUR_COUNT + 1) % 2 == 0 ? FLAVOUR_SMALL : FLAVOUR_GROW;
+        if (e->options->flavour >= 0)
+            e->flavour = (enum flavour)e->options->flavour;
+        e->random = e->options->seed + i;
+        snprintf(e->name, sizeof e->name, "--scripts 1 --seed %llu --flavour %d (%s)",
+                 (unsigned long long)e->random, e->flavour, flavour_name(e->flavour));
+        script_make(&e->script, e->options->seed + i, e->flavour);
+        e->kills_only = e->flavour >= FLAVOUR_SMALL;
+        if (e->kills_only)
+            explore_stores(e);
+        else
+            explore_script(e);
+        script_release(&e->script);
+        counters[SCRIPTS]++;
+    }
+    image_release(&e->image);
+    image_release(&e->second);
+    free(e->seen);
+    free(e);
+}
+
+static enum sim_lie parse_lie(const char *name)
+{
+    static const char *const names[] = { "none", "file-sync", "dir-sync", "sync-error" };
+    for (int i = 0; i < 4; i++) {
+        if (strcmp(name, names[i]) == 0)
+            return (enum sim_lie)i;
+    }
+    fprintf(stderr, "unknown lie: %s\n", name);
+    exit(2);
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = { .images = 50000, .seed = 1, .scripts = UINT64_MAX, .flavour = -1,
+                               .second_every = 40 };
+    struct trials *trials = trials_new();
+    for (int i = 1; i + 1 < argc; i += 2) {
+        const char *name = argv[i], *value = argv[i + 1];
+        if (strcmp(name, "--images") == 0)
+            options.images = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--seed") == 0)
+            options.seed = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--seconds") == 0)
+            options.seconds = atof(value);
+        else if (strcmp(name, "--flavour") == 0)
+            options.flavour = atoi(value);
+        else if (strcmp(name, "--second-every") == 0)
+            options.second_every = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--scripts") == 0)
+            options.scripts = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--violations") == 0)
+            trials->violations_max = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--dump") == 0)
+            options.dump = value;
+        else if (strcmp(name, "--lie") == 0)
+            options.lie = parse_lie(value);
+        else {
+            fprintf(stderr, "unknown option %s\n", name);
+            return 2;
+        }
+    }
+    double start = now();
+    bool good = trials_run(trials, 20, work, &options);
+    const uint64_t *c = trials->counters;
+    double seconds = now() - start;
+    printf("crash: %llu scripts, %llu cut points, %llu images, %llu distinct + %llu distinct of a "
+           "second crash, %llu kills (%llu of them at single stores) + %llu second kills, "
+           "%llu violations, %.1f s, %.0f distinct images/s\n", (unsigned long long)c[SCRIPTS],
+           (unsigned long long)c[POINTS], (unsigned long long)c[IMAGES],
+           (unsigned long long)c[DISTINCT], (unsigned long long)c[DISTINCT_SECOND],
+           (unsigned long long)c[KILLS], (unsigned long long)c[STORE_KILLS],
+           (unsigned long long)c[KILLS_SECOND], (unsigned long long)trials->violations, seconds,
+           (double)(c[DISTINCT] + c[DISTINCT_SECOND]) / seconds);
+    return good ? 0 : 1;
+}

@@ -1,0 +1,51 @@
+"""Power cuts, kills, failing calls and damaged files, on the simulated machine of tests/c/sim_os.h."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+
+def figure(output: str, what: str) -> int:
+    """The number that stands before *what* in a program's last line."""
+    match = re.search(rf"(\d+) {re.escape(what)}", output.splitlines()[-1])
+    assert match is not None, f"no figure '{what}' in: {output}"
+    return int(match[1])
+
+
+def test_power_cuts_and_kills(plain: Any, pytestconfig: pytest.Config) -> None:
+    """Whatever a cut leaves, the store opens with a state that was true, and goes on from there."""
+    images = pytestconfig.getoption("--images", 50_000)
+    output = plain.run("crash", "--images", images, seconds=60 + images / 50)
+    assert figure(output, "distinct") >= images * 9 // 10
+    assert figure(output, "violations") == 0
+
+
+def test_power_cuts_under_sanitizers(sanitized: Any) -> None:
+    """The same on fewer images, with every access to memory checked."""
+    output = sanitized.run("crash", "--images", 2500, "--seed", 1000)
+    assert figure(output, "violations") == 0
+
+
+def test_every_call_fails_once_and_for_good(plain: Any) -> None:
+    """Whichever call fails, the caller hears of it and every acknowledged write is still there."""
+    output = plain.run("faults")
+    assert figure(output, "runs") >= 5000
+
+
+def test_failing_calls_under_sanitizers(sanitized: Any) -> None:
+    """The same for each 23rd call, with every access to memory checked."""
+    sanitized.run("faults", "--stride", 23, "--seed", 100)
+
+
+def test_damage_everywhere(plain: Any) -> None:
+    """No change to any file is a crash, a hang, a wrong value or a silent loss."""
+    output = plain.run("damage")
+    assert figure(output, "trials") >= 20_000
+
+
+def test_damage_under_sanitizers(sanitized: Any) -> None:
+    """The same for each 29th byte of another store, with every access to memory checked."""
+    sanitized.run("damage", "--stride", 29, "--seed", 9)

@@ -1,0 +1,83 @@
+"""
+The checks of this folder bite: each planted defect is found by the check that is named for it.
+
+A defect is either a lie of the simulated machine (crash.c --lie) or one edit of a copy of csrc/, so
+the product carries no hooks. An edit that no longer finds its place fails its test: move it along.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conftest import HERE, Programs, load_builder
+
+ENGINE = HERE.parents[1] / "csrc"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One edit: in *file*, the one place that matches *pattern* becomes *replacement*."""
+
+    name: str
+    file: str
+    pattern: str
+    replacement: str
+    check: tuple[str, ...]  # the program that finds it, and its arguments
+    finds: str  # what it must say
+
+
+MUTANTS: list[Mutant] = []
+
+
+class MutantPrograms(Programs):
+    """Programs linked with a copy of the engine that has one defect."""
+
+    def __init__(self, mutant: Mutant, folder: Path) -> None:
+        copy = folder / "csrc"
+        shutil.copytree(ENGINE, copy)
+        source = copy / mutant.file
+        text, count = re.subn(mutant.pattern, mutant.replacement, source.read_text())
+        assert count == 1, f"{mutant.name}: its place is there {count} times in {mutant.file}"
+        source.write_text(text)
+        module = load_builder()
+        module.ENGINE = copy
+        super().__init__("none", module)
+        self.builder.folder = folder / "build"
+
+
+def find(program: Path, *arguments: str) -> str:
+    """What the program prints about the first violations; it has to find some."""
+    done = subprocess.run(
+        [program, *arguments, "--violations", "2"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=300,
+    )
+    print(done.stdout)
+    assert done.returncode == 1, f"not found: {done.stdout[-500:]}"
+    return done.stdout
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_a_defect_of_the_engine_is_found(mutant: Mutant, tmp_path: Path) -> None:
+    """The named check finds the defect, and for the reason that is expected."""
+    programs = MutantPrograms(mutant, tmp_path)
+    output = find(programs.build(mutant.check[0]), *mutant.check[1:])
+    assert re.search(mutant.finds, output), f"found, but not as expected: {output[-500:]}"
+
+
+@pytest.mark.parametrize("lie", ["file-sync", "dir-sync"])
+def test_a_lie_of_the_machine_is_found(plain: Any, lie: str) -> None:
+    """A sync that does nothing is a loss of what was acknowledged as durable."""
+    output = find(plain.build("crash"), "--images", "5000", "--lie", lie)
+    assert re.search("but it must be|which it had at no step|open: ", output)

@@ -1,0 +1,321 @@
+"""
+test_model.py -- a store beside a plain dict, under any sequence of operations.
+
+Hypothesis chooses operations, runs them on both, and compares after each. Reopening is a move like
+any other, and so are the ways of dying: a copy of the directory taken while the store is open is
+what a kill -9 leaves behind, with or without the keydir.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+import pykv
+
+# Few keys, so that operations meet; among them the empty, the longest, and prefixes of each other.
+KEYS = [b"", b"a", b"ab", b"abc", b"b", b"\0", b"\xff" * 300, b"k" * 65_535]
+KEYS += [b"key:%d" % n for n in range(8)]
+SIZES = [0, 1, 15, 16, 17, 100, 4_000, 65_536, 70_000, 200_000]
+
+PREFIXES = [b"", b"a", b"ab", b"key:", b"\xff", b"k" * 65_535, b"none"]
+keys = st.integers(0, len(KEYS) - 1).map(lambda n: KEYS[n])
+prefixes = st.integers(0, len(PREFIXES) - 1).map(lambda n: PREFIXES[n])
+values = st.one_of(
+    st.binary(max_size=40),
+    st.builds(lambda size, byte: bytes([byte]) * size, st.sampled_from(SIZES), st.integers(0, 255)),
+)
+numbers = st.integers(-(2**40), 2**40)
+pairs = st.lists(st.tuples(keys, values), max_size=12)
+durables = st.sampled_from([None, None, None, False, True])
+ttls = st.sampled_from([None, None, 3_600, 86_400.5])
+
+
+class Model(RuleBasedStateMachine):
+    """The store and the dict; each rule does the same to both."""
+
+    @initialize(
+        io=st.sampled_from(["mmap", "pread"]),
+        durability=st.sampled_from(["process", "interval", "commit"]),
+        segment_bytes=st.sampled_from([None, 1 << 16, 1 << 20]),
+    )
+    def begin(
+        self,
+        io: Literal["mmap", "pread"],
+        durability: Literal["process", "interval", "commit"],
+        segment_bytes: int | None,
+    ) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="pykv-model-"))
+        self.options: dict[str, Any] = {
+            "io": io,
+            "durability": durability,
+            "segment_bytes": segment_bytes,
+        }
+        self.path = self.directory / "store.kv"
+        self.db = pykv.open(self.path, **self.options)
+        self.model: dict[bytes, bytes] = {}
+        self.copies = 0
+
+    def teardown(self) -> None:
+        if hasattr(self, "db"):
+            try:
+                assert self.db.verify().ok
+                self.db.close()
+            finally:
+                shutil.rmtree(self.directory)
+
+    # ---- Writes ----
+
+    @rule(key=keys, value=values)
+    def set_item(self, key: bytes, value: bytes) -> None:
+        self.db[key] = value
+        self.model[key] = value
+
+    @rule(key=keys, value=values, ttl=ttls, durable=durables)
+    def put(self, key: bytes, value: bytes, ttl: float | None, durable: bool | None) -> None:
+        self.db.put(bytearray(key), memoryview(value), ttl=ttl, durable=durable)
+        self.model[key] = value
+
+    @rule(pairs=pairs, ttl=ttls, durable=durables)
+    def put_many(
+        self, pairs: list[tuple[bytes, bytes]], ttl: float | None, durable: bool | None
+    ) -> None:
+        self.db.put_many(pairs, ttl=ttl, durable=durable)
+        self.model.update(pairs)
+
+    @rule(key=keys)
+    def delete(self, key: bytes) -> None:
+        assert self.db.delete(key) == (self.model.pop(key, None) is not None)
+
+    @rule(some=st.lists(keys, max_size=10))
+    def delete_many(self, some: list[bytes]) -> None:
+        expected = len(self.model.keys() & set(some))
+        assert self.db.delete_many(some) == expected
+        for key in some:
+            self.model.pop(key, None)
+
+    @rule(key=keys, default=st.none() | values)
+    def pop(self, key: bytes, default: bytes | None) -> None:
+        assert self.db.pop(key, default) == self.model.pop(key, default)
+
+    @rule()
+    def popitem(self) -> None:
+        if self.model:
+            key, value = self.db.popitem()
+            assert self.model.pop(key) == value
+        else:
+            with pytest.raises(KeyError):
+                self.db.popitem()
+
+    @rule(key=keys, value=values)
+    def put_if_absent(self, key: bytes, value: bytes) -> None:
+        assert self.db.put_if_absent(key, value) == (key not in self.model)
+        self.model.setdefault(key, value)
+
+    @rule(key=keys, value=values)
+    def setdefault(self, key: bytes, value: bytes) -> None:
+        assert self.db.setdefault(key, value) == self.model.setdefault(key, value)
+
+    @rule(key=keys, expected=st.none() | values, new=st.none() | values, right=st.booleans())
+    def compare_and_set(
+        self, key: bytes, expected: bytes | None, new: bytes | None, right: bool
+    ) -> None:
+        if right:
+            expected = self.model.get(key)
+        held = self.model.get(key) == expected
+        assert self.db.compare_and_set(key, expected, new) == held
+        if held:
+            self._set(key, new)
+
+    @rule(key=keys, by=numbers, ttl=ttls)
+    def incr(self, key: bytes, by: int, ttl: float | None) -> None:
+        before = self.model.get(key, b"0")
+        digits = before.removeprefix(b"-")
+        if digits.isdigit() and len(digits) < 18 and digits == b"%d" % int(digits):
+            total = self.db.incr(key, by, ttl=ttl)
+            assert total == int(before) + by
+            self.model[key] = b"%d" % total
+        elif not digits.isdigit():
+            with pytest.raises(pykv.NotANumberError):
+                self.db.incr(key, by, ttl=ttl)
+
+    @rule(key=keys, number=numbers)
+    def set_number(self, key: bytes, number: int) -> None:
+        self.db[key] = b"%d" % number
+        self.model[key] = b"%d" % number
+
+    @rule(
+        operations=st.lists(st.tuples(keys, st.none() | values), max_size=12),
+        expectations=st.lists(st.tuples(keys, st.integers(0, 3), st.booleans()), max_size=2),
+        durable=durables,
+    )
+    def batch(
+        self,
+        operations: list[tuple[bytes, bytes | None]],
+        expectations: list[tuple[bytes, int, bool]],
+        durable: bool | None,
+    ) -> None:
+        conflict: bytes | None = None
+        try:
+            with self.db.batch(durable) as batch:
+                for key, value in operations:
+                    if value is None:
+                        del batch[key]
+                    else:
+                        batch[key] = value
+                for key, kind, right in expectations:
+                    if not self._expect(batch, key, kind, right) and conflict is None:
+                        conflict = key
+        except pykv.ConflictError as error:
+            assert error.key == conflict
+            return
+        assert conflict is None
+        for key, value in operations:
+            self._set(key, value)
+
+    def _expect(self, batch: pykv.Batch, key: bytes, kind: int, right: bool) -> bool:
+        """Add a precondition; return whether it holds."""
+        present = self.model.get(key)
+        found = self.db.get_with_version(key)
+        version = 0 if found is None else found[1]
+        if kind == 0:
+            batch.expect_present(key)
+            return present is not None
+        if kind == 1:
+            batch.expect_absent(key)
+            return present is None
+        if kind == 2:
+            batch.expect_value(key, (present or b"") + b"" if right else b"wrong value")
+            return right and present is not None
+        batch.expect_version(key, version if right else version + 1)
+        return right
+
+    @rule()
+    def dropped_batch(self) -> None:
+        with pytest.raises(ZeroDivisionError), self.db.batch() as batch:
+            batch[b"a"] = b"dropped"
+            raise ZeroDivisionError
+
+    @rule()
+    def clear(self) -> None:
+        self.db.clear()
+        self.model.clear()
+
+    @rule()
+    def sync(self) -> None:
+        self.db.sync()
+
+    def _set(self, key: bytes, value: bytes | None) -> None:
+        if value is None:
+            self.model.pop(key, None)
+        else:
+            self.model[key] = value
+
+    # ---- Reads ----
+
+    @rule(key=keys)
+    def get(self, key: bytes) -> None:
+        expected = self.model.get(key)
+        assert self.db.get(key) == expected
+        assert (key in self.db) == (expected is not None)
+        found = self.db.get_with_version(key)
+        assert (found and found[0]) == expected
+        if expected is None:
+            with pytest.raises(KeyError):
+                self.db.view(key)
+            assert self.db.get_into(key, bytearray()) is None
+        else:
+            with self.db.view(key) as view:
+                assert view == expected
+            room = bytearray(len(expected))
+            assert self.db.get_into(key, room) == len(expected)
+            assert room == expected
+
+    @rule(some=st.lists(keys, max_size=20))
+    def get_many(self, some: list[bytes]) -> None:
+        assert self.db.get_many(some) == [self.model.get(key) for key in some]
+        assert self.db.contains_many(some) == [key in self.model for key in some]
+
+    @rule(prefix=prefixes)
+    def scan(self, prefix: bytes) -> None:
+        expected = {key: value for key, value in self.model.items() if key.startswith(prefix)}
+        pairs = list(self.db.items(prefix=prefix))
+        assert len(pairs) == len(expected)
+        assert dict(pairs) == expected
+        assert sorted(self.db.keys(prefix=prefix)) == sorted(expected)
+        assert sorted(self.db.values(prefix=prefix)) == sorted(expected.values())
+
+    @rule(pairs=pairs)
+    def scan_during_writes(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        iteration = iter(self.db.items())
+        expected = dict(self.model)
+        self.db.put_many(pairs)
+        self.model.update(pairs)
+        assert dict(iteration) == expected
+
+    @rule()
+    def verify(self) -> None:
+        assert self.db.verify().ok
+
+    # ---- Ends ----
+
+    @rule()
+    def reopen(self) -> None:
+        self.db.close()
+        self.db = pykv.open(self.path, "w", **self.options)
+
+    @rule()
+    def reopen_read_only(self) -> None:
+        self.db.close()
+        with pykv.open(self.path, "r", **self.options) as db:
+            assert dict(db.items()) == self.model
+            with pytest.raises(pykv.ReadOnlyError):
+                db[b"a"] = b""
+        self.db = pykv.open(self.path, "w", **self.options)
+
+    @rule()
+    def reopen_from_segments(self) -> None:
+        self.db.close()
+        only_segments(self.path)
+        self.db = pykv.open(self.path, "w", **self.options)
+
+    @rule(segments=st.booleans())
+    def crash(self, segments: bool) -> None:
+        """Go on with what a kill -9 would have left: the files as they are at this moment."""
+        self.copies += 1
+        copy = self.directory / f"copy{self.copies}.kv"
+        shutil.copytree(self.path, copy)
+        if segments:
+            only_segments(copy)
+        self.db.close()
+        shutil.rmtree(self.path)
+        self.path = copy
+        self.db = pykv.open(self.path, "w", **self.options)
+
+    @invariant()
+    def same_size(self) -> None:
+        if hasattr(self, "db"):
+            assert len(self.db) == len(self.model)
+
+
+def only_segments(path: Path) -> None:
+    """Remove all that can be made again from the segments of the log."""
+    for file in path.iterdir():
+        if not file.name.startswith("segment-"):
+            file.unlink()
+
+
+TestModel = Model.TestCase
+TestModel.settings = settings(
+    max_examples=60,
+    stateful_step_count=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
