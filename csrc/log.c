@@ -7,6 +7,7 @@
 
 /* Small stores stay small: reserve a quarter of what is there, within these bounds. */
 #define EXTEND_MIN (UINT64_C(64) << 10)
+#define FORGET_MARGIN (UINT64_C(512) << 10)
 #define EXTEND_MAX (UINT64_C(4) << 20)
 
 static struct segment_entry *entry_of(const struct log *log, uint64_t id)
@@ -73,8 +74,8 @@ void log_extend_ahead(struct log *log)
     uint64_t id = position_segment(tail), from = position_offset(reserved);
     if (position_segment(reserved) == id && log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment) == PYKV_OK) {
         uint64_t target = extend_target(position_offset(tail), segment->capacity);
-        if (target > from && extend(log, segment, from, target, true) == PYKV_OK && segment->base != NULL &&
-            segment->writable)
+        if (target > from && extend(log, segment, from, target, true) == PYKV_OK && !log->pread &&
+            segment->base != NULL && segment->writable)
             log->os->advise(log->os, segment->base + from, (size_t)(target - from), OS_POPULATE_WRITE);
     }
     shared_lock_release(&shared->extend, log->process);
@@ -275,7 +276,7 @@ int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *positio
     status = ensure(log, position_offset(tail) + size + LOG_SEAL_ROOM, size > LOG_DIRECT_SIZE);
     if (status != PYKV_OK)
         return status;
-    atomic_store(&shared->writing_end, tail + size / RECORD_ALIGNMENT);
+    atomic_store_explicit(&shared->writing_end, tail + size / RECORD_ALIGNMENT, memory_order_release);
     *position = tail;
     return PYKV_OK;
 }
@@ -335,19 +336,25 @@ int log_repair(struct log *log)
 
 /* ---- Durability ---- */
 
-static int sync_segment(struct log *log, uint64_t id)
+/* Sync a segment of which [from, end) is new. The kernel write-protects every page that it writes
+ * back, and for each page that a mapping holds writable it interrupts all processors. Where there
+ * are many we drop them from the mapping all at once before, but for the last, where the writer is;
+ * readers fault them in again, sixteen at a time. */
+static int sync_segment(struct log *log, uint64_t id, uint64_t from, uint64_t end)
 {
     struct segment *segment;
     char name[32];
     int status = log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment);
     if (status != PYKV_OK)
         return status;
+    if (!log->pread && segment->base != NULL && end <= segment->map_size && end > from + 2 * FORGET_MARGIN)
+        log->os->advise(log->os, segment->base + from, (size_t)(end - from - FORGET_MARGIN), OS_FORGET);
     int error = log->os->file_sync(log->os, segment->fd);
     log_segment_name(id, name);
     return error == 0 ? PYKV_OK : error_os(error, name, 0, "sync");
 }
 
-int log_sync(struct log *log, uint64_t target)
+int log_sync(struct log *log, uint64_t target, bool header)
 {
     struct shared *shared = log->shared;
     uint64_t from = position_segment(atomic_load(&shared->durable)), to = position_segment(target);
@@ -360,10 +367,13 @@ int log_sync(struct log *log, uint64_t target)
     }
     for (uint64_t id = from; id <= to; id++) {
         struct segment_entry *entry = entry_of(log, id);
-        if (atomic_load(&entry->id) != id || entry->kind != SEGMENT_LOG || atomic_load(&entry->synced))
+        if (atomic_load(&entry->id) != id || entry->kind != SEGMENT_LOG || atomic_load(&entry->synced) ||
+            (id == to && !header && position_offset(target) == SEGMENT_HEADER_SIZE))
             continue;
         bool sealed = atomic_load(&entry->length) != 0 && id != to;
-        if ((status = sync_segment(log, id)) != PYKV_OK)
+        uint64_t begin = id == from ? position_offset(atomic_load(&shared->durable)) : 0;
+        uint64_t end = id == to ? position_offset(target) : atomic_load(&entry->length);
+        if ((status = sync_segment(log, id, begin, end)) != PYKV_OK)
             return status;
         if (sealed)
             atomic_store(&entry->synced, 1);

@@ -102,9 +102,10 @@ int log_roll(struct log *log, uint64_t capacity);
 
 /* Reserve and zero ahead of the tail, and protect mappings of sealed segments: the helper's work. */
 void log_extend_ahead(struct log *log);
-/* Make the log durable up to `target` at least: one fdatasync for each segment not yet synced.
- * The caller holds the sync lock. */
-int log_sync(struct log *log, uint64_t target);
+/* Make the log durable up to `target` at least: one fdatasync for each segment not yet synced; not
+ * for the one that `target` is the very beginning of, unless `header`. The caller holds the sync
+ * lock. */
+int log_sync(struct log *log, uint64_t target, bool header);
 
 /* Walk over the frames of a segment from `offset` to `limit`. `each` gets every record in order,
  * members of frames only once their whole frame has verified; a nonzero result stops the walk and

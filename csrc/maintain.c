@@ -82,10 +82,9 @@ static void work_shared(struct pykv_store *store)
         !shared_lock_try(&store->shared->maintain, &store->process, &died))
         return;
     if (sealed_due(store)) {
-        uint64_t tail = atomic_load(&store->shared->tail);
-        if (store_sync_to(store, tail) == PYKV_OK && store_write_manifest(store) == PYKV_OK)
-            trim(store);
         protect(store);
+        if (store_sync_sealed(store) == PYKV_OK && store_write_manifest(store) == PYKV_OK)
+            trim(store);
     }
     if (checkpoint_due(store))
         (void)checkpoint_write(store);

@@ -26,6 +26,7 @@ enum os_advice {
     OS_WILL_NEED,       /* start reading */
     OS_POPULATE_WRITE,  /* make pages present and writable; failure is harmless */
     OS_HUGE,            /* huge pages, if they can be had */
+    OS_FORGET,          /* drop the pages from a mapping of a file; the file keeps their content */
 };
 
 struct os_stat {

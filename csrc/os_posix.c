@@ -432,6 +432,9 @@ static void posix_advise(const struct os *os, void *address, size_t size, enum o
 #else
         return;
 #endif
+    case OS_FORGET:
+        number = MADV_DONTNEED;
+        break;
     case OS_HUGE:
 #if defined(__linux__)
         number = MADV_HUGEPAGE;

@@ -23,6 +23,7 @@ struct recovery {
     uint64_t *ids;                  /* of the segments that are there, ascending */
     size_t count, capacity;
     uint64_t id_max;                /* of all names ever seen */
+    uint64_t stray;                 /* segment whose making was cut short, 0: none */
     struct checkpoint checkpoint;
     bool has_checkpoint, counting;
     struct replay replay;
@@ -183,13 +184,16 @@ static int register_segments(struct recovery *recovery)
             continue;
         }
         /* Behind what is listed, and last: it was just being made, and nothing was in it. */
-        bool newest = listed(recovery, id) == NULL && i + 1 == recovery->count &&
-                      (!recovery->has_manifest || id > position_segment(recovery->manifest.durable));
+        bool newest = i + 1 == recovery->count &&
+                      (!recovery->has_manifest ||
+                       position_make(id, SEGMENT_HEADER_SIZE) >= recovery->manifest.durable);
         if (status != PYKV_CORRUPT)
             return status;
         if (!newest && !store->options.repair)
             return status;
-        if (!newest)
+        if (newest)
+            recovery->stray = id;
+        else
             atomic_fetch_add(&store->damaged_records, 1);
     }
     recovery->count = kept;
@@ -369,7 +373,9 @@ static int replay_tail(struct recovery *recovery, size_t index)
         if (index + 1 == recovery->count || recovery->ids[++index] != next)
             break;
     }
-    if (recovery->position < recovery->durable)
+    /* A durable point at the very beginning of a segment says nothing about that one. */
+    bool next_lost = walk.sealed != 0 && recovery->durable == position_make(walk.sealed, SEGMENT_HEADER_SIZE);
+    if (recovery->position < recovery->durable && !next_lost)
         return replay_damage(store, position_segment(recovery->position), position_offset(recovery->position),
                              "the log ends before its durable point");
     return PYKV_OK;
@@ -421,11 +427,20 @@ static int replay_log(struct recovery *recovery)
 
 /* ---- The end of the old log, and the beginning of the new ---- */
 
+/* The stray one too, before anything gets a later number: it passes for unused only while it is last. */
 static int remove_segments_after(struct recovery *recovery, uint64_t id)
 {
     struct pykv_store *store = recovery->store;
     bool removed = false;
-    for (size_t i = recovery->count; i-- > 0 && recovery->ids[i] > id;) {
+    if (recovery->stray != 0) {
+        char name[32];
+        log_segment_name(recovery->stray, name);
+        int error = store->os->file_remove(store->os, store->dir, name);
+        if (error != 0)
+            return error_os(error, name, 0, "remove");
+        removed = true;
+    }
+    for (size_t i = recovery->count; id != 0 && i-- > 0 && recovery->ids[i] > id;) {
         char name[32];
         log_segment_name(recovery->ids[i], name);
         int error = store->os->file_remove(store->os, store->dir, name);
@@ -488,7 +503,7 @@ static int continue_log(struct recovery *recovery)
     if (recovery->has_manifest && recovery->manifest.segment_id_next > shared->segment_id_next)
         shared->segment_id_next = recovery->manifest.segment_id_next;
     int status = PYKV_OK;
-    if (id != 0 && (status = remove_segments_after(recovery, id)) != PYKV_OK)
+    if ((status = remove_segments_after(recovery, id)) != PYKV_OK)
         return status;
     struct segment_entry *entry = &shared->segments[id % SEGMENT_SLOT_COUNT];
     if (id != 0 && !is_sealed(recovery, id)) {
@@ -520,7 +535,7 @@ static int continue_log(struct recovery *recovery)
     if (status == PYKV_OK) {
         uint64_t first = recovery->count > 0 ? recovery->ids[0] : 1;
         atomic_store(&shared->durable, position_make(first, SEGMENT_HEADER_SIZE));
-        status = log_sync(&store->log, atomic_load(&shared->tail));
+        status = log_sync(&store->log, atomic_load(&shared->tail), true);
     }
     if (status == PYKV_OK)
         atomic_store(&shared->durable, atomic_load(&shared->tail));

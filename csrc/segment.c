@@ -273,6 +273,8 @@ int log_read(struct log *log, uint64_t location, struct log_reader *reader, stru
             return damaged(segment, offset, "the segment is longer than its capacity");
         bytes = segment->base + offset;
         size = limit - offset;
+        __builtin_prefetch(bytes + 64);     /* most records reach beyond their first line */
+        __builtin_prefetch(bytes + 128);
     } else if ((status = fetch_record(segment, reader, offset, limit, true, &bytes, &size)) != PYKV_OK) {
         return status;
     }

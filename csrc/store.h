@@ -117,6 +117,7 @@ void store_sweep(struct pykv_store *store);
 
 /* ---- sync.c ---- */
 int store_sync_to(struct pykv_store *store, uint64_t position);
+int store_sync_sealed(struct pykv_store *store);   /* all segments but the active one */
 int store_refused(const struct pykv_store *store);  /* PYKV_SYNC_FAILED if so */
 
 /* ---- maintain.c ---- */

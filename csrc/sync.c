@@ -17,14 +17,17 @@ int store_refused(const struct pykv_store *store)
                      store->path);
 }
 
-/* The caller holds the sync lock. */
-static int sync_now(struct pykv_store *store)
+/* Sync all that is there, or only what is sealed. The caller holds the sync lock. */
+static int sync_now(struct pykv_store *store, bool sealed_only)
 {
     struct shared *shared = store->shared;
     uint64_t target = atomic_load_explicit(&shared->tail, memory_order_acquire);
-    int status = log_sync(&store->log, target);
+    if (sealed_only)
+        target = position_make(position_segment(target), SEGMENT_HEADER_SIZE);
+    int status = log_sync(&store->log, target, false);
     if (status == PYKV_OK) {
-        atomic_store_explicit(&shared->durable, target, memory_order_release);
+        if (atomic_load(&shared->durable) < target)
+            atomic_store_explicit(&shared->durable, target, memory_order_release);
     } else if (status != PYKV_NO_MEMORY) {
         int error = pykv_last_error()->os_errno;
         atomic_store(&shared->sync_failed, error != 0 ? (uint32_t)error : 5u);
@@ -51,10 +54,22 @@ int store_sync_to(struct pykv_store *store, uint64_t position)
             shared_lock_acquire(&shared->sync, &store->process, &died);
         }
         if (atomic_load_explicit(&shared->durable, memory_order_acquire) < position && store_refused(store) == PYKV_OK)
-            status = sync_now(store);
+            status = sync_now(store, false);
         shared_lock_release(&shared->sync, &store->process);
         store->os->wake(store->os, (const uint32_t *)&shared->sync_round, true);
     }
+    return status;
+}
+
+int store_sync_sealed(struct pykv_store *store)
+{
+    bool died;
+    shared_lock_acquire(&store->shared->sync, &store->process, &died);
+    int status = store_refused(store);
+    if (status == PYKV_OK)
+        status = sync_now(store, true);
+    shared_lock_release(&store->shared->sync, &store->process);
+    store->os->wake(store->os, (const uint32_t *)&store->shared->sync_round, true);
     return status;
 }
 

@@ -10,7 +10,7 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
     uint64_t room = walk->limit - offset;
     if (room < RECORD_BARE_SIZE)
         return PYKV_CORRUPT;
-    if (segment->base != NULL && walk->limit <= segment->map_size) {
+    if (!walk->log->pread && segment->base != NULL && walk->limit <= segment->map_size) {
         *bytes = segment->base + offset;
         return record_decode(*bytes, room, out);
     }

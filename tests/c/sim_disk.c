@@ -587,7 +587,7 @@ static void cut_shared(struct image_file *file, const struct disk_file *from,
 {
     uint64_t random = choice->seed ^ from->inode;
     size_t size = file->size < from->current_size ? file->size : from->current_size;
-    if (choice->shared == SHARED_CURRENT)
+    if (choice->shared == SHARED_CURRENT && size > 0)
         memcpy(file->bytes, from->current, size);
     for (size_t i = 0; choice->shared == SHARED_GARBAGE && i + 8 <= file->size; i += 8) {
         uint64_t word = next_random(&random);

@@ -101,6 +101,7 @@ extern const struct os sim_table;
 void sim_note(struct sim *sim, struct effect effect);
 void sim_note_bytes(struct sim *sim, enum effect_kind kind, struct sim_file *file, uint64_t offset,
                     uint64_t size);
+void sim_note_others(struct sim *sim, const struct sim_file *but);  /* changes of all other files */
 void sim_note_size(struct sim *sim, struct sim_file *file);
 
 #endif

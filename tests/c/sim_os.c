@@ -415,6 +415,7 @@ static void os_stored(const struct os *os, int fd, uint64_t offset, const void *
     if (memcmp(file->area->memory + offset, bytes, size) != 0)
         sim_misuse("stored does not name the bytes that the file now holds");
     file->noticed = true;
+    sim_note_others(sim, file);     /* what was stored elsewhere came first */
     sim_note_bytes(sim, EFFECT_STORE, file, offset, size);
     sim_compare(sim);
 }

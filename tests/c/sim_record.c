@@ -64,14 +64,19 @@ static void compare_file(struct sim *sim, struct sim_file *file)
     }
 }
 
-void sim_compare(struct sim *sim)
+void sim_note_others(struct sim *sim, const struct sim_file *but)
 {
     if (sim->trace == NULL || sim->stepping)
         return;
     for (size_t i = 0; i < sim->file_count; i++) {
-        if (sim->files[i]->writable_maps > 0)
+        if (sim->files[i]->writable_maps > 0 && sim->files[i] != but)
             compare_file(sim, sim->files[i]);
     }
+}
+
+void sim_compare(struct sim *sim)
+{
+    sim_note_others(sim, NULL);
 }
 
 void sim_record(struct sim *sim, const char *path, struct trace *trace)

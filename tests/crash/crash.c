@@ -93,19 +93,40 @@ static uint64_t *seen_entry(struct enumerator *e, uint64_t hash)
     return &e->seen[2 * at + 1];
 }
 
+/* The image of the first violation; a directory that is there stays as it is. */
 static void dump_image(const struct image *image, const char *path)
 {
-    mkdir(path, 0700);
+    if (mkdir(path, 0700) != 0)
+        return;
     for (size_t i = 0; i < image->count; i++) {
         char name[1024];
         snprintf(name, sizeof name, "%s/%s", path, image->files[i].name);
         FILE *file = fopen(name, "wb");
-        if (file == NULL || fwrite(image->files[i].bytes, 1, image->files[i].size, file) !=
-                                image->files[i].size)
+        size_t size = image->files[i].size;
+        if (file == NULL || (size > 0 && fwrite(image->files[i].bytes, 1, size, file) != size))
             fprintf(stderr, "cannot write %s\n", name);
         if (file != NULL)
             fclose(file);
     }
+}
+
+/* The trace as text, with an arrow at the point of the cut. */
+static void print_trace(const struct trace *trace, size_t p, const char *path)
+{
+    char name[1024];
+    snprintf(name, sizeof name, "%s/TRACE", path);
+    mkdir(path, 0700);
+    FILE *out = fopen(name, "wx");      /* of the innermost crash: that is the one to look at */
+    for (size_t i = 0; out != NULL && i < trace->count; i++) {
+        const struct effect *effect = &trace->effects[i];
+        fprintf(out, "%s%4zu  started %u acked %u durable %u  %s inode %llu offset %llu size %llu %s %s\n",
+                i == p ? "-->\n" : "", i, effect->progress.started, effect->progress.acked,
+                effect->progress.durable, effect_kind_name(effect->kind),
+                (unsigned long long)effect->inode, (unsigned long long)effect->offset,
+                (unsigned long long)effect->size, effect->name, effect->to);
+    }
+    if (out != NULL)
+        fclose(out);
 }
 
 static bool check_usage(struct sim *sim, struct reason *reason)
@@ -174,7 +195,6 @@ static int check_image(struct enumerator *e, struct sim *sim, const struct image
     else
         check_agrees(&e->script, store, &state, reason);
 done:
-    pykv_close(store);
     pykv_free(store);
     if (reason->text[0] == 0)
         check_usage(sim, reason);
@@ -186,10 +206,10 @@ static void explore(struct enumerator *e, struct disk *disk, const struct trace 
                     const struct history *history, uint64_t boot, unsigned depth);
 
 /* Check the image; once in a while record that, and cut it in turn. `disk`: as it is at a kill, to
- * be gone on from; NULL: the image is all that there is. */
+ * be gone on from, with `durable` steps durable; NULL: the image is all that there is. */
 static int try_image(struct enumerator *e, const struct image *image, const struct disk *disk,
-                     enum disk_model model, const struct history *history, uint32_t low,
-                     uint32_t high, uint64_t boot, unsigned depth)
+                     enum disk_model model, const struct history *history, uint32_t durable,
+                     uint32_t low, uint32_t high, uint64_t boot, unsigned depth)
 {
     struct reason reason = { "" };
     struct sim *sim = sim_new(e->random);
@@ -211,7 +231,7 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
         }
         struct history later = {
             .states = states, .count = (uint32_t)found + AFTER_COUNT + 1, .base = (uint32_t)found,
-            .floor = disk == NULL ? (uint32_t)found : low,
+            .floor = disk == NULL ? (uint32_t)found : durable,
         };
         struct disk *next = disk == NULL ? disk_new(model, image) : disk_copy(disk);
         explore(e, next, &trace, &later, boot, depth + 1);
@@ -248,7 +268,8 @@ static void try_cut(struct enumerator *e, struct disk *disk, struct disk_choice 
     choice->shared = choice->seed % SHARED_COUNT;
     disk_cut(disk, choice, image);
     counters[IMAGES]++;
-    uint64_t *entry = seen_entry(e, image_hash(image, false));
+    uint64_t hash = image_hash(image, false);
+    const uint64_t *entry = seen_entry(e, hash);
     if (*entry != 0 && *entry - 1 >= low && *entry - 1 <= high)
         return;
     if (*entry == 0)
@@ -257,37 +278,62 @@ static void try_cut(struct enumerator *e, struct disk *disk, struct disk_choice 
                 depth == 0 ? "" : ", second crash", model == DISK_POSIX ? "posix" : "ext4", p,
                 trace->count, kind, disk_pending(disk), choice->torn != 0 ? ", torn" : "", low,
                 high);
-    int found = try_image(e, image, NULL, model, history, low, high, boot + 1, depth);
-    *entry = found < 0 ? UINT64_MAX : (uint64_t)found + 1;
+    uint64_t before = e->trials->violations;
+    int found = try_image(e, image, NULL, model, history, low, low, high, boot + 1, depth);
+    if (e->trials->violations > before && e->options->dump != NULL)
+        print_trace(trace, p, e->options->dump);
+    *seen_entry(e, hash) = found < 0 ? UINT64_MAX : (uint64_t)found + 1;
 }
 
-/* `lost`: somebody removes what the processes share, too, so that it is made anew from the log. */
 static void try_kill(struct enumerator *e, struct disk *disk, const struct trace *trace, size_t p,
-                     const struct history *history, uint64_t boot, unsigned depth, bool lost)
+                     const struct history *history, uint64_t boot, unsigned depth,
+                     const char *kind)
 {
     struct image *image = depth == 0 ? &e->image : &e->second;
-    uint32_t low, high;
+    uint32_t low, high, durable;
+    legal_range(trace, p, false, history, &durable, &high);
     legal_range(trace, p, true, history, &low, &high);
     disk_current(disk, image);
-    for (size_t i = image->count; lost && i-- > 0;) {
-        if (image->files[i].shared)
-            image_remove(image, &image->files[i]);
-    }
-    uint64_t *entry = seen_entry(e, image_hash(image, true) ^ 0x6B696C6C);
+    uint64_t hash = image_hash(image, true) ^ 0x6B696C6C;
+    const uint64_t *entry = seen_entry(e, hash);
     if (*entry != 0 && *entry - 1 >= low && *entry - 1 <= high)
         return;
     e->trials->counters[depth == 0 ? KILLS : KILLS_SECOND]++;
-    trial_begin(e->trials, "%s%s, kill%s %zu/%zu, steps %u..%u", e->name,
-                depth == 0 ? "" : ", second crash", lost ? " and loss of the keydir" : "", p,
-                trace->count, low, high);
-    int found = try_image(e, image, disk, disk_model_of(disk), history, low, high, boot, depth);
-    *entry = found < 0 ? UINT64_MAX : (uint64_t)found + 1;
+    trial_begin(e->trials, "%s%s, %s %zu/%zu, steps %u..%u", e->name,
+                depth == 0 ? "" : ", second crash", kind, p, trace->count, low, high);
+    uint64_t before = e->trials->violations;
+    int found = try_image(e, image, disk, disk_model_of(disk), history, durable, low, high, boot,
+                          depth);
+    if (e->trials->violations > before && e->options->dump != NULL)
+        print_trace(trace, p, e->options->dump);
+    *seen_entry(e, hash) = found < 0 ? UINT64_MAX : (uint64_t)found + 1;
+}
+
+/* Killed, and somebody removes what the processes share: it has to be made anew from the log. */
+static void try_loss(struct enumerator *e, struct disk *disk, const struct trace *trace, size_t p,
+                     const struct history *history, uint64_t boot, unsigned depth)
+{
+    static const char *const names[] = { "keydir", "keydir.tmp" };
+    struct disk *copy = disk_copy(disk);
+    disk_current(copy, &e->image);
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        const struct image_file *file = image_find(&e->image, names[i]);
+        struct effect effect = { .kind = EFFECT_REMOVE };
+        if (file == NULL)
+            continue;
+        effect.inode = file->inode;
+        snprintf(effect.name, sizeof effect.name, "%s", names[i]);
+        disk_apply(copy, &effect);
+    }
+    try_kill(e, copy, trace, p, history, boot, depth, "kill and loss of the keydir");
+    disk_free(copy);
 }
 
 /* All the cuts that are tried at one point. */
 static void explore_point(struct enumerator *e, struct disk *disk, const struct trace *trace,
                           size_t p, const struct history *history, uint64_t boot, unsigned depth)
 {
+    uint64_t violations = e->trials->violations;
     size_t count = disk_pending(disk);
     bool *keep = calloc(count + 1, sizeof *keep);
     if (keep == NULL)
@@ -330,6 +376,8 @@ static void explore_point(struct enumerator *e, struct disk *disk, const struct 
         }
         try_cut(e, disk, &choice, trace, p, history, boot, depth, "random");
         choice.torn = 0;
+        if (e->trials->violations > violations)
+            break;
     }
     free(keep);
 }
@@ -343,6 +391,9 @@ static bool time_is_up(const struct enumerator *e)
 static void explore(struct enumerator *e, struct disk *disk, const struct trace *trace,
                     const struct history *history, uint64_t boot, unsigned depth)
 {
+    uint64_t points = 1;        /* of a second crash, some four are enough */
+    for (size_t i = 0; i < trace->count; i++)
+        points += trace->effects[i].kind != EFFECT_SHARED;
     for (size_t p = 0; p <= trace->count && !time_is_up(e); p++) {
         if (p > 0)
             disk_apply(disk, &trace->effects[p - 1]);
@@ -351,17 +402,20 @@ static void explore(struct enumerator *e, struct disk *disk, const struct trace 
         if (!ordered && p < trace->count && trace->effects[p].kind == EFFECT_SHARED)
             continue;
         uint64_t lot = next_random(&e->random);
-        if (depth > 0 && lot % 16 != 0)
+        if (depth > 0 && (lot >> 32) % points >= 4)
             continue;
         if (depth == 0 || lot >> 8 & 1 || e->kills_only)
-            try_kill(e, disk, trace, p, history, boot, depth, false);
-        if (lot >> 16 & 1 && !ordered)
-            try_kill(e, disk, trace, p, history, boot, depth, true);
+            try_kill(e, disk, trace, p, history, boot, depth, "kill");
+        if (depth == 0 && lot >> 16 & 1 && !ordered)
+            try_loss(e, disk, trace, p, history, boot, depth);
         if (e->kills_only)
             continue;
         if (depth == 0)
             e->trials->counters[POINTS]++;
+        uint64_t before = e->trials->violations;
         explore_point(e, disk, trace, p, history, boot, depth);
+        if (depth > 0 && e->trials->violations > before)
+            return;             /* more of the same would follow */
     }
 }
 
@@ -390,7 +444,7 @@ static void explore_stores(struct enumerator *e)
     for (size_t p = 0; p <= trace.count && !time_is_up(e); p++) {
         if (p > 0)
             disk_apply(disk, &trace.effects[p - 1]);
-        try_kill(e, disk, &trace, p, &history, 1, 0, false);
+        try_kill(e, disk, &trace, p, &history, 1, 0, "kill");
     }
     disk_free(disk);
     if (stepping)

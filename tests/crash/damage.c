@@ -328,7 +328,6 @@ static void try_repair(struct damager *d, const struct stage *stage, const struc
                  outcome.state.value[key], expected->value[key]);
         }
     }
-    pykv_close(store);
     pykv_free(store);
     store = NULL;
     options.repair = 0;
@@ -337,7 +336,6 @@ static void try_repair(struct damager *d, const struct stage *stage, const struc
         fail(reason, "after a repair, open: %d %s", status, pykv_last_error()->message);
     else
         d->trials->counters[REPAIRED]++;
-    pykv_close(store);
     pykv_free(store);
     sim_free(sim);
 }
@@ -389,7 +387,6 @@ static void judge(struct damager *d, const struct stage *stage, const struct dam
             status = pykv_open_with(sim_os(sim), STORE_PATH, &d->script.options, &store);
             if (status == PYKV_OK && pykv_get(store, name, 3, value, 3, NULL) != 3)
                 fail(&reason, "what was put after the damage is gone");
-            pykv_close(store);
             pykv_free(store);
         }
     }

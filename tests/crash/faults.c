@@ -285,7 +285,6 @@ static void kill_process(struct run *run, bool reboot)
     sim_record(run->sim, STORE_PATH, NULL);
     sim_pause_faults(run->sim, true);
     sim_save(run->sim, STORE_PATH, &image);
-    pykv_close(run->store);
     pykv_free(run->store);
     run->store = NULL;
     run->poisoned = false;
@@ -431,7 +430,6 @@ static bool check_later(struct run *run, const struct image *image, uint64_t boo
         memcpy(text, run->reason.text, sizeof text);
         snprintf(run->reason.text, sizeof run->reason.text, "%s: %.480s", when, text);
     }
-    pykv_close(store);
     pykv_free(store);
     sim_free(sim);
     return good;
@@ -514,7 +512,6 @@ static bool run_fault(struct trials *trials, uint64_t seed, enum flavour flavour
                  run->reason.text);
         trial_violation(trials, text);
     }
-    pykv_close(run->store);
     pykv_free(run->store);
     sim_free(run->sim);
     trace_release(&trace);
