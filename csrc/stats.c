@@ -151,6 +151,19 @@ static int verify_segment(struct pykv_store *store, uint32_t slot, struct pykv_r
     return status;
 }
 
+/* Whether the walk over the segments has told of this place already. */
+static bool is_noted(const struct pykv_report *report, const char *path, uint64_t offset)
+{
+    for (uint64_t i = 0; i < report->damage_count; i++) {
+        if (i == sizeof report->damage / sizeof *report->damage)
+            return true;
+        const struct pykv_damage *damage = &report->damage[i];
+        if (strcmp(damage->path, path) == 0 && (damage->size == 0 || offset - damage->offset < damage->size))
+            return true;
+    }
+    return false;
+}
+
 /* Every slot must lead to a record that verifies and whose key hashes to the slot's place. */
 static int verify_keydir(struct pykv_store *store, struct pykv_report *report, uint64_t *live)
 {
@@ -167,7 +180,9 @@ static int verify_keydir(struct pykv_store *store, struct pykv_report *report, u
             status = log_read(&store->log, location, &reader, &record);
             bool wrong = status == PYKV_CORRUPT ||
                          (status == PYKV_OK && !keydir_holds(store->keydir, hash_bytes(&store->hash_key, record.key, record.key_size), location));
-            if (wrong && keydir_holds(store->keydir, hash, location))
+            char name[32];
+            log_segment_name(atomic_load(&store->shared->segments[location_slot(location)].id), name);
+            if (wrong && keydir_holds(store->keydir, hash, location) && !is_noted(report, name, location_offset(location)))
                 note_damage(report, KEYDIR_NAME, location_offset(location), 0);
             *live += !keydir_slot_dead(slots[i]);
             if (status == PYKV_CORRUPT)

@@ -140,7 +140,7 @@ static int open_directory(struct pykv_store *store)
     uint32_t mode = store->options.file_mode, bits = mode | (mode & 0444) >> 2;
     int error = store->os->dir_open(store->os, store->path, create, bits, &store->dir);
     if (error == ENOENT)
-        return error_set(create ? PYKV_IO : PYKV_MISSING, error, store->path, 0,
+        return error_set(PYKV_MISSING, error, store->path, 0,
                          create ? "the directory above %s does not exist" : "there is no store at %s", store->path);
     if (error == ENOTDIR)
         return error_set(PYKV_NOT_A_STORE, error, store->path, 0, "%s is not a directory", store->path);
@@ -461,6 +461,8 @@ static int close_log(struct pykv_store *store)
     if (status != PYKV_OK || (status = process_setup_lock(&store->process)) != PYKV_OK)
         return status;
     status = process_others(&store->process, &others);
+    if (status == PYKV_OK && !others && (status = store_mark(store)) == PYKV_OK)
+        status = store_sync_to(store, atomic_load(&shared->tail));
     if (status == PYKV_OK && !others && atomic_load(&shared->manifest_position) != atomic_load(&shared->durable))
         status = store_write_manifest(store);
     process_setup_unlock(&store->process);
@@ -505,9 +507,41 @@ static int remove_name(void *context, const char *name)
     return store->os->file_remove(store->os, store->dir, name);
 }
 
+/* What a later release wrote is not ours to remove. */
+static int check_name(void *context, const char *name)
+{
+    struct pykv_store *store = context;
+    uint8_t bytes[SEGMENT_HEADER_SIZE];
+    struct segment_header header;
+    uint64_t number;
+    size_t done = 0;
+    int fd;
+    if (store_classify(name, &number) != 's' || store->os->file_open(store->os, store->dir, name, OS_READ, 0, &fd) != 0)
+        return 0;
+    int error = store->os->file_read(store->os, fd, bytes, sizeof bytes, 0, &done);
+    (void)store->os->file_close(store->os, fd);
+    if (error == 0 && done == sizeof bytes && segment_header_decode(bytes, &header) == PYKV_NEWER_FORMAT)
+        return error_set(PYKV_NEWER_FORMAT, 0, name, 8, "%s was written by a newer release of pykv", name);
+    return 0;
+}
+
+static int check_format(struct pykv_store *store)
+{
+    struct manifest manifest;
+    int status = manifest_read(store->os, store->dir, &manifest);
+    manifest_release(store->os, &manifest);
+    if (status == PYKV_NEWER_FORMAT)
+        return status;
+    int error = store->os->dir_list(store->os, store->dir, check_name, store);
+    return error <= 0 ? error : error_os(error, store->path, 0, "list");
+}
+
 /* The manifest goes last: while it stands, a missing segment is noticed, and nothing looks new. */
 int store_remove_files(struct pykv_store *store)
 {
+    int status = check_format(store);
+    if (status != PYKV_OK)
+        return status;
     int error = store->os->dir_list(store->os, store->dir, remove_name, store);
     if (error == 0)
         error = store->os->dir_sync(store->os, store->dir);

@@ -111,6 +111,10 @@ bool store_apply(struct pykv_store *store, struct shared_counters *counters, uin
 /* (W) Make counters->position .. tail visible: what a dead writer left undone. */
 int store_repair(struct pykv_store *store);
 
+/* Append a MARK that says that all before it is durable, so that damage is told from a torn end even
+ * where the manifest is lost. The caller has synced; another sync makes the MARK durable. */
+int store_mark(struct pykv_store *store);
+
 /* ---- scan.c ---- */
 /* (W) Remove slots that point at tombstones, once no scan is open. */
 void store_sweep(struct pykv_store *store);

@@ -414,6 +414,31 @@ int store_write_locked(struct pykv_store *store, struct operation *operations, s
     return publish(store, operations, count, &plan, sequence, position_offset(position) + mark_size, *end);
 }
 
+int store_mark(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    uint64_t position;
+    int status = store_lock(store);
+    if (status != PYKV_OK)
+        return status;
+    uint64_t tail = atomic_load(&shared->tail), mark = mark_due(shared, tail);
+    bool news = mark != 0 && position_offset(tail) != SEGMENT_HEADER_SIZE &&
+                tail != shared->marked + RECORD_BARE_SIZE / RECORD_ALIGNMENT;
+    if (news && (status = log_prepare(&store->log, RECORD_BARE_SIZE, 0, &position)) == PYKV_OK && position == tail) {
+        struct plan plan = { .records = 0 };
+        struct shared_counters counters = shared_counters(shared);
+        status = write_frame(store, NULL, 0, &plan, counters.sequence + 1, mark, position, RECORD_BARE_SIZE);
+        if (status == PYKV_OK) {
+            shared->marked = atomic_load(&shared->durable);
+            log_publish(&store->log, position, RECORD_BARE_SIZE);
+            counters.position = atomic_load(&shared->tail);
+            shared_counters_publish(shared, &counters);
+        }
+    }
+    store_unlock(store);
+    return status;
+}
+
 /* ---- Public ---- */
 
 static int check_writable(const struct pykv_store *store)

@@ -234,8 +234,14 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
             .floor = disk == NULL ? (uint32_t)found : durable,
         };
         struct disk *next = disk == NULL ? disk_new(model, image) : disk_copy(disk);
+        uint64_t before = e->trials->violations;
         explore(e, next, &trace, &later, boot, depth + 1);
         disk_free(next);
+        if (e->trials->violations > before && e->options->dump != NULL) {
+            char first[1000];
+            snprintf(first, sizeof first, "%s-first", e->options->dump);
+            dump_image(image, first);
+        }
     }
     trace_release(&trace);
     return found;

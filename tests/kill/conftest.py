@@ -1,0 +1,16 @@
+"""Options and helpers of the tests that kill processes."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--kills", type=int, default=60, help="kills of each loop in tests/kill")
+
+
+@pytest.fixture
+def kills(request: pytest.FixtureRequest) -> int:
+    """How often to kill."""
+    number: int = request.config.getoption("--kills")
+    return number
