@@ -216,10 +216,16 @@ int log_roll(struct log *log, uint64_t capacity)
     bool died;
     uint64_t usual = usual_capacity(log);
     capacity = capacity > usual ? capacity : usual;
+    /* Crash note: dirty from here on, so that whoever comes after us clears away a segment that no
+     * seal leads to yet. Left in the table, it would end the log at the next recovery. */
+    uint64_t before = atomic_load(&shared->tail);
+    atomic_store(&shared->writing_end, before == 0 ? 0 : before + RECORD_BARE_SIZE / RECORD_ALIGNMENT);
     int status = segment_begin(log, capacity, &segment);
-    if (status != PYKV_OK)
+    if (status != PYKV_OK) {
+        atomic_store(&shared->writing_end, before);
         return status;
-    if (position_segment(atomic_load(&shared->tail)) != 0)
+    }
+    if (before != 0)
         seal(log, segment->id);
     status = append_attach(log, segment);
     if (status != PYKV_OK) {
@@ -298,6 +304,25 @@ void log_publish(struct log *log, uint64_t position, uint64_t size)
     atomic_store_explicit(&log->shared->writing_end, tail, memory_order_release);
 }
 
+/* (W) Of a roll that was cut short: `reserved` and the tail tell of two segments. What the file of the
+ * tail's holds behind it is reserved, and zero. */
+static int repair_reserved(struct log *log, const struct segment *active)
+{
+    struct os_stat stat = { .size = 0 };
+    char name[32];
+    bool died;
+    int error = 0;
+    shared_lock_acquire(&log->shared->extend, log->process, &died);
+    if (position_segment(atomic_load(&log->shared->reserved)) != active->id &&
+        (error = log->os->file_stat(log->os, active->fd, &stat)) == 0) {
+        uint64_t end = stat.size < active->capacity ? stat.size : active->capacity;
+        atomic_store(&log->shared->reserved, position_make(active->id, end));
+    }
+    shared_lock_release(&log->shared->extend, log->process);
+    log_segment_name(active->id, name);
+    return error == 0 ? PYKV_OK : error_os(error, name, 0, "examine");
+}
+
 int log_repair(struct log *log)
 {
     struct shared *shared = log->shared;
@@ -319,10 +344,14 @@ int log_repair(struct log *log)
             (void)log->os->file_remove(log->os, log->dir, name);
         }
     }
-    /* What the dead one wrote behind the tail must not be there when shorter records end before it. */
+    if ((status = repair_reserved(log, segment)) != PYKV_OK)
+        return status;
+    /* What the dead one wrote behind the tail must not be there when shorter records end before it:
+     * a frame, or the seal before a segment that it never got to use. */
     uint64_t from = position_offset(tail), end = position_offset(atomic_load(&shared->reserved));
-    uint64_t dirty = position_offset(atomic_load(&shared->writing_end)) + LOG_SEAL_ROOM;
-    end = dirty < end ? dirty : end;
+    uint64_t writing = atomic_load(&shared->writing_end);
+    uint64_t dirty = (position_segment(writing) == active && writing > tail ? position_offset(writing) : from + RECORD_BARE_SIZE);
+    end = dirty + LOG_SEAL_ROOM < end ? dirty + LOG_SEAL_ROOM : end;
     for (uint64_t at = from; at < end;) {
         uint64_t size = end - at < LOG_DIRECT_SIZE ? end - at : LOG_DIRECT_SIZE;
         int error = log->os->file_write(log->os, segment->fd, log->zeros, (size_t)size, at);

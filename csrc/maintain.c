@@ -97,6 +97,8 @@ static void work(struct pykv_store *store)
         return;
     if (ahead_due(store))
         log_extend_ahead(&store->log);
+    if (atomic_load_explicit(&store->shared->pin_count, memory_order_relaxed) != 0)
+        shared_unpin_dead(store->shared, &store->process);
     work_shared(store);
 }
 
@@ -127,29 +129,34 @@ static void run(void *context)
 
 int maintain_start(struct pykv_store *store)
 {
+    void *thread = NULL;
     /* Not having a thread is no failure: see maintain_nudge(). */
-    if (store->os->thread_start(store->os, run, store, &store->helper) != 0)
-        store->helper = NULL;
+    if (store->os->thread_start(store->os, run, store, &thread) == 0)
+        atomic_store(&store->helper, thread);
     return PYKV_OK;
 }
 
 void maintain_stop(struct pykv_store *store)
 {
-    if (store->helper == NULL)
+    void *helper = atomic_load(&store->helper);
+    if (helper == NULL)
         return;
     atomic_store(&store->helper_stop, 1);
     atomic_store(&store->helper_word, AWAKE);
     store->os->wake(store->os, (const uint32_t *)&store->helper_word, true);
-    store->os->thread_join(store->os, store->helper);
-    store->helper = NULL;
+    store->os->thread_join(store->os, helper);
+    atomic_store(&store->helper, NULL);
 }
 
 void maintain_nudge(struct pykv_store *store)
 {
+    if (__builtin_expect(atomic_load_explicit(&store->helper_due, memory_order_relaxed), 0) &&
+        atomic_exchange(&store->helper_due, false))
+        (void)maintain_start(store);
     if (__builtin_expect(!ahead_due(store) && !sealed_due(store) && !checkpoint_due(store), 1) &&
-        (store->helper != NULL || !interval_due(store)))
+        (atomic_load_explicit(&store->helper, memory_order_relaxed) != NULL || !interval_due(store)))
         return;
-    if (store->helper == NULL) {
+    if (atomic_load_explicit(&store->helper, memory_order_relaxed) == NULL) {
         work(store);
         if (interval_due(store))
             (void)store_sync_to(store, atomic_load(&store->shared->tail));

@@ -107,7 +107,9 @@ int pykv_open(const char *path, const struct pykv_options *options, struct pykv_
  * everything but the handle itself and what views still pin. Safe to repeat. A failing sync is
  * reported, and the store is closed all the same. */
 int pykv_close(struct pykv_store *store);
-void pykv_free(struct pykv_store *store);     /* closes if need be; NULL is fine */
+/* Closes if need be; NULL is fine. Scans may be closed after it. For every other call a NULL store
+ * is a closed one. */
+void pykv_free(struct pykv_store *store);
 
 /* ---- Reading: each call sees every write acknowledged before it began ---- */
 

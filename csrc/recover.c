@@ -20,10 +20,10 @@ struct recovery {
     struct pykv_store *store;
     struct manifest manifest;
     bool has_manifest;
-    uint64_t *ids;                  /* of the segments that are there, ascending */
-    size_t count, capacity;
+    uint64_t *ids;                  /* of the segments that count, ascending; behind them of those
+                                     * that were never used: removed when the manifest says so */
+    size_t count, all, capacity;
     uint64_t id_max;                /* of all names ever seen */
-    uint64_t stray;                 /* segment whose making was cut short, 0: none */
     struct checkpoint checkpoint;
     bool has_checkpoint, counting;
     struct replay replay;
@@ -85,7 +85,7 @@ static int find_segments(struct recovery *recovery)
     for (size_t i = 0; i < recovery->count; i++)
         if (!given_up(recovery, recovery->ids[i]))
             recovery->ids[kept++] = recovery->ids[i];
-    recovery->count = kept;
+    recovery->count = recovery->all = kept;
     for (size_t i = 0; i < recovery->manifest.count; i++) {
         uint64_t id = recovery->manifest.segments[i].id;
         char name[32];
@@ -161,6 +161,52 @@ static int register_segment(struct recovery *recovery, uint64_t id, const struct
     return PYKV_OK;
 }
 
+/* Move ids[i] to the front, those that do not count behind it. */
+static void keep_id(struct recovery *recovery, size_t *kept, size_t i)
+{
+    uint64_t id = recovery->ids[i];
+    recovery->ids[i] = recovery->ids[*kept];
+    recovery->ids[(*kept)++] = id;
+}
+
+/* Whether a segment begins with a record that verifies: it was in use. */
+static int holds_records(struct recovery *recovery, uint64_t id, bool *out)
+{
+    struct pykv_store *store = recovery->store;
+    struct segment_header header;
+    uint64_t size = 0;
+    uint8_t bytes[SEGMENT_HEADER_SIZE + RECORD_BARE_SIZE];
+    struct record record;
+    char name[32];
+    size_t done = 0;
+    int fd = -1, status = read_header(recovery, id, &header, &size);
+    *out = false;
+    if (status != PYKV_OK)
+        return status == PYKV_CORRUPT ? PYKV_OK : status;
+    log_segment_name(id, name);
+    int error = store->os->file_open(store->os, store->dir, name, OS_READ, 0, &fd);
+    if (error == 0) {
+        error = store->os->file_read(store->os, fd, bytes, sizeof bytes, 0, &done);
+        (void)store->os->file_close(store->os, fd);
+    }
+    *out = done == sizeof bytes && record_decode(bytes + SEGMENT_HEADER_SIZE, UINT64_MAX, &record) == PYKV_OK;
+    return error == 0 ? PYKV_OK : error_os(error, name, 0, "read");
+}
+
+/* A segment whose header does not verify was just being made when the power went: nothing in it was
+ * durable, and none behind it was ever used. (There can be one behind it, that the recovery from that
+ * cut made before it was cut in turn.) */
+static int was_unused(struct recovery *recovery, size_t index, bool *out)
+{
+    bool used = recovery->has_manifest &&
+                position_make(recovery->ids[index], SEGMENT_HEADER_SIZE) < recovery->manifest.durable;
+    int status = PYKV_OK;
+    for (size_t i = index + 1; i < recovery->count && !used && status == PYKV_OK; i++)
+        status = holds_records(recovery, recovery->ids[i], &used);
+    *out = !used;
+    return status;
+}
+
 /* A header that does not verify is damage, unless the segment was just being made. */
 static int register_segments(struct recovery *recovery)
 {
@@ -180,20 +226,18 @@ static int register_segments(struct recovery *recovery)
         if (status == PYKV_OK)
             status = register_segment(recovery, id, &header, size);
         if (status == PYKV_OK) {
-            recovery->ids[kept++] = id;
+            keep_id(recovery, &kept, i);
             continue;
         }
-        /* Behind what is listed, and last: it was just being made, and nothing was in it. */
-        bool newest = i + 1 == recovery->count &&
-                      (!recovery->has_manifest ||
-                       position_make(id, SEGMENT_HEADER_SIZE) >= recovery->manifest.durable);
+        bool unused = false;
         if (status != PYKV_CORRUPT)
             return status;
-        if (!newest && !store->options.repair)
+        struct pykv_error found = *pykv_last_error();
+        if ((status = was_unused(recovery, i, &unused)) != PYKV_OK)
             return status;
-        if (newest)
-            recovery->stray = id;
-        else
+        if (!unused && !store->options.repair)
+            return error_set(found.status, 0, found.path, found.offset, "%s", found.message);
+        if (!unused)
             atomic_fetch_add(&store->damaged_records, 1);
     }
     recovery->count = kept;
@@ -246,9 +290,14 @@ static int each_record(void *context, const struct record *record, uint64_t loca
 {
     struct recovery *recovery = context;
     struct pykv_store *store = recovery->store;
-    if (!recovery->counting) {
+    if (recovery->has_checkpoint) {
         uint64_t id = atomic_load(&store->shared->segments[location_slot(location)].id);
-        if (position_make(id, location_offset(location)) >= recovery->checkpoint.counters.position)
+        uint64_t position = position_make(id, location_offset(location));
+        /* A manifest older than the checkpoint leads to segments before its start. Their records are
+         * in it; or they are not because the key was deleted, and must not come back. */
+        if (position < recovery->checkpoint.start)
+            return PYKV_OK;
+        if (!recovery->counting && position >= recovery->checkpoint.counters.position)
             start_counting(recovery);
     }
     if (record->flags & (RECORD_MARK | RECORD_SEAL)) {
@@ -327,6 +376,7 @@ static void drop_unused(struct recovery *recovery, size_t index)
         (void)store->os->file_remove(store->os, store->dir, name);
     recovery->count--;
     memmove(recovery->ids + index, recovery->ids + index + 1, (recovery->count - index) * sizeof *recovery->ids);
+    recovery->ids[recovery->count] = id;
 }
 
 /* The segments that were being written, in the order that their seals tell. */
@@ -370,7 +420,11 @@ static int replay_tail(struct recovery *recovery, size_t index)
         atomic_store(&store->shared->segments[id % SEGMENT_SLOT_COUNT].length, walk.offset);
         while (index + 1 < recovery->count && recovery->ids[index + 1] < next)
             drop_unused(recovery, index + 1);
-        if (index + 1 == recovery->count || recovery->ids[++index] != next)
+        if (++index == recovery->count)
+            break;
+        /* Where both are listed, a recovery put this one in the place of one that was never used. */
+        bool follows = is_sealed(recovery, id) && listed(recovery, recovery->ids[index]) != NULL;
+        if (recovery->ids[index] != next && !follows)
             break;
     }
     /* A durable point at the very beginning of a segment says nothing about that one. */
@@ -427,20 +481,11 @@ static int replay_log(struct recovery *recovery)
 
 /* ---- The end of the old log, and the beginning of the new ---- */
 
-/* The stray one too, before anything gets a later number: it passes for unused only while it is last. */
 static int remove_segments_after(struct recovery *recovery, uint64_t id)
 {
     struct pykv_store *store = recovery->store;
     bool removed = false;
-    if (recovery->stray != 0) {
-        char name[32];
-        log_segment_name(recovery->stray, name);
-        int error = store->os->file_remove(store->os, store->dir, name);
-        if (error != 0)
-            return error_os(error, name, 0, "remove");
-        removed = true;
-    }
-    for (size_t i = recovery->count; id != 0 && i-- > 0 && recovery->ids[i] > id;) {
+    for (size_t i = recovery->count; i-- > 0 && recovery->ids[i] > id;) {
         char name[32];
         log_segment_name(recovery->ids[i], name);
         int error = store->os->file_remove(store->os, store->dir, name);
@@ -503,7 +548,7 @@ static int continue_log(struct recovery *recovery)
     if (recovery->has_manifest && recovery->manifest.segment_id_next > shared->segment_id_next)
         shared->segment_id_next = recovery->manifest.segment_id_next;
     int status = PYKV_OK;
-    if ((status = remove_segments_after(recovery, id)) != PYKV_OK)
+    if (id != 0 && (status = remove_segments_after(recovery, id)) != PYKV_OK)
         return status;
     struct segment_entry *entry = &shared->segments[id % SEGMENT_SLOT_COUNT];
     if (id != 0 && !is_sealed(recovery, id)) {
@@ -564,7 +609,13 @@ static int finish(struct recovery *recovery)
     atomic_store(&shared->checkpoint_position, recovery->has_checkpoint ? recovery->checkpoint.counters.position
                                                                         : position_make(recovery->count > 0 ? recovery->ids[0] : 1, SEGMENT_HEADER_SIZE));
     atomic_store(&shared->checkpoint_sequence, recovery->has_checkpoint ? recovery->checkpoint.counters.sequence : 0);
-    return store_write_manifest(store);
+    status = store_write_manifest(store);
+    for (size_t i = recovery->count; i < recovery->all && status == PYKV_OK && !store->options.repair; i++) {
+        char name[32];      /* given up for good now; if it stays, the next recovery tries again */
+        log_segment_name(recovery->ids[i], name);
+        (void)store->os->file_remove(store->os, store->dir, name);
+    }
+    return status;
 }
 
 /* A new store: nothing there, so nothing to read. */

@@ -46,10 +46,12 @@ int pykv_scan_open(struct pykv_store *store, const uint8_t *prefix, size_t prefi
             status = shared_pin(store->shared, &store->process, &scan->pin, &scan->sequence);
         scan->pinned = status == PYKV_OK && store->space.writable;
         scan->bucket_count = atomic_load(&store->shared->keydir.bucket_count);
-        if (status == PYKV_OK)
+        if (status == PYKV_OK) {
+            atomic_fetch_add(&store->references, 1);
             *out = scan;
-        else
+        } else {
             store->os->release(store->os, scan);
+        }
     }
     store_leave(store);
     return status;
@@ -124,7 +126,7 @@ void pykv_scan_close(struct pykv_scan *scan)
     struct pykv_store *store = scan->store;
     if (store_enter(store) == PYKV_OK) {
         if (scan->pinned)
-            shared_unpin(store->shared, scan->pin);
+            shared_unpin(store->shared, &store->process, scan->pin, scan->sequence);
         if (scan->pinned && !store->read_only && atomic_load(&store->shared->pin_count) == 0 &&
             atomic_load(&store->shared->dead_slots) != 0 && store_lock(store) == PYKV_OK) {
             store_sweep(store);
@@ -133,6 +135,7 @@ void pykv_scan_close(struct pykv_scan *scan)
         store_leave(store);
     }
     store->os->release(store->os, scan);
+    store_drop(store);
 }
 
 /* ---- Slots of the dead ---- */

@@ -53,12 +53,6 @@ int process_join(struct process *process)
                      PROCESS_SLOT_COUNT);
 }
 
-void process_leave(struct process *process)
-{
-    if (process->lock_fd >= 0)
-        (void)process->os->unlock(process->os, process->lock_fd, SLOT_OFFSET + process->slot, 1);
-}
-
 bool process_alive(const struct process *process, uint32_t slot)
 {
     bool held = true;
@@ -208,6 +202,29 @@ void shared_counters_publish(struct shared *shared, const struct shared_counters
 
 /* ---- Pins ---- */
 
+static uint64_t pin_value(uint32_t slot, uint64_t sequence) { return (uint64_t)(slot + 1) << 48 | sequence; }
+
+static bool pin_take(struct shared *shared, uint64_t value, uint32_t *pin)
+{
+    for (uint32_t i = 0; i < PIN_COUNT; i++) {
+        uint64_t none = 0;
+        if (atomic_compare_exchange_strong(&shared->pins[i], &none, value)) {
+            *pin = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Only who empties the word counts down: two may have found its owner dead. */
+static bool pin_give(struct shared *shared, uint32_t pin, uint64_t value)
+{
+    if (!atomic_compare_exchange_strong(&shared->pins[pin], &value, 0))
+        return false;
+    atomic_fetch_sub(&shared->pin_count, 1);
+    return true;
+}
+
 int shared_pin(struct shared *shared, const struct process *process, uint32_t *pin,
                uint64_t *sequence)
 {
@@ -216,28 +233,48 @@ int shared_pin(struct shared *shared, const struct process *process, uint32_t *p
     atomic_fetch_add(&shared->pin_count, 1);
     atomic_thread_fence(memory_order_seq_cst);
     uint64_t now = shared_sequence(shared);
-    for (uint32_t i = 0; i < PIN_COUNT; i++) {
-        uint64_t free_pin = 0;
-        if (atomic_compare_exchange_strong(&shared->pins[i], &free_pin,
-                                           (uint64_t)(process->slot + 1) << 48 | now)) {
-            *pin = i;
-            *sequence = now;
-            return PYKV_OK;
-        }
+    if (pin_take(shared, pin_value(process->slot, now), pin)) {
+        *sequence = now;
+        return PYKV_OK;
     }
     atomic_fetch_sub(&shared->pin_count, 1);
     return error_set(PYKV_BUSY, 0, NULL, 0, "%u iterations are open: close some", PIN_COUNT);
 }
 
-void shared_unpin(struct shared *shared, uint32_t pin)
+void shared_unpin(struct shared *shared, const struct process *process, uint32_t pin, uint64_t sequence)
 {
-    atomic_store(&shared->pins[pin], 0);
-    atomic_fetch_sub(&shared->pin_count, 1);
+    uint64_t value = pin_value(process->slot, sequence);
+    bool given = pin_give(shared, pin, value);
+    for (uint32_t i = 0; i < PIN_COUNT && !given; i++)
+        given = pin_give(shared, i, value);
 }
 
 void shared_unpin_process(struct shared *shared, uint32_t slot)
 {
-    for (uint32_t i = 0; i < PIN_COUNT; i++)
-        if (atomic_load(&shared->pins[i]) >> 48 == slot + 1)
-            shared_unpin(shared, i);
+    for (uint32_t i = 0; i < PIN_COUNT; i++) {
+        uint64_t value = atomic_load(&shared->pins[i]);
+        if (value >> 48 == slot + 1)
+            (void)pin_give(shared, i, value);
+    }
+}
+
+void shared_unpin_dead(struct shared *shared, const struct process *process)
+{
+    for (uint32_t i = 0; i < PIN_COUNT; i++) {
+        uint64_t value = atomic_load(&shared->pins[i]);
+        if (value != 0 && !process_alive(process, (uint32_t)(value >> 48) - 1))
+            (void)pin_give(shared, i, value);
+    }
+}
+
+void shared_pins_copy(struct shared *shared, uint32_t from, uint32_t to)
+{
+    for (uint32_t i = 0, pin; i < PIN_COUNT; i++) {
+        uint64_t value = atomic_load(&shared->pins[i]);
+        if (value >> 48 != from + 1)
+            continue;
+        atomic_fetch_add(&shared->pin_count, 1);
+        if (!pin_take(shared, pin_value(to, value & SEQUENCE_MAX), &pin))
+            atomic_fetch_sub(&shared->pin_count, 1);
+    }
 }

@@ -134,9 +134,8 @@ struct process {
     uint32_t slot;
 };
 
-/* Take a free process slot. PYKV_BUSY if all are taken. */
+/* Take a free process slot. PYKV_BUSY if all are taken. Closing the lock file gives it up. */
 int process_join(struct process *process);
-void process_leave(struct process *process);
 /* Whether the process that holds `slot` still lives. Our own does. */
 bool process_alive(const struct process *process, uint32_t slot);
 /* Whether any process other than this one lives. */
@@ -158,8 +157,13 @@ bool shared_lock_inherit(struct shared_lock *lock, const struct process *process
  * instant, *pin its handle. PYKV_BUSY if all pins are taken. */
 int shared_pin(struct shared *shared, const struct process *process, uint32_t *pin,
                uint64_t *sequence);
-void shared_unpin(struct shared *shared, uint32_t pin);
-/* Free the pins of a process that is gone. */
+/* Free the pin that was taken at `sequence`. After a fork it may be another one than `pin`. */
+void shared_unpin(struct shared *shared, const struct process *process, uint32_t pin, uint64_t sequence);
+/* Free all pins of a process slot. */
 void shared_unpin_process(struct shared *shared, uint32_t slot);
+/* Free the pins of processes that are gone. */
+void shared_unpin_dead(struct shared *shared, const struct process *process);
+/* Give the slot `to` the pins that `from` has, which keeps them. */
+void shared_pins_copy(struct shared *shared, uint32_t from, uint32_t to);
 
 #endif

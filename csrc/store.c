@@ -89,6 +89,8 @@ static struct call_stripe *my_stripe(struct pykv_store *store)
 
 int store_enter(struct pykv_store *store)
 {
+    if (__builtin_expect(store == NULL, 0))
+        return error_set(PYKV_CLOSED, 0, NULL, 0, "the store is closed");
     struct call_stripe *stripe = my_stripe(store);
     atomic_fetch_add(&stripe->calls, 1);    /* sequentially consistent, as is `closing`: one sees the other */
     if (__builtin_expect(atomic_load(&store->closing) == 0, 1))
@@ -238,6 +240,8 @@ static int build(struct pykv_store *store)
     store->space = (struct space){ .os = os, .fd = -1, .writable = true, .name = KEYDIR_NAME };
     int status = PYKV_OK, error;
     if (!store->private) {
+        /* The old one is of no use to anybody, and on a full disk its room is all there is. */
+        (void)os->file_remove(os, store->dir, KEYDIR_NAME);
         (void)os->file_remove(os, store->dir, KEYDIR_TEMPORARY);
         error = os->file_open(os, store->dir, KEYDIR_TEMPORARY, OS_CREATE, store->options.file_mode, &store->space.fd);
         if (error != 0)
@@ -295,20 +299,16 @@ static int settle_alone(struct pykv_store *store)
     return PYKV_OK;
 }
 
-/* Our slot may have been that of one who died with a lock, which now looks like ours. */
-static int settle_inherited(struct pykv_store *store)
+void store_inherit(struct pykv_store *store)
 {
     struct shared *shared = store->shared;
-    struct shared_lock *locks[] = { &shared->extend, &shared->sync, &shared->maintain };
+    struct shared_lock *locks[] = { &shared->writer, &shared->extend, &shared->sync, &shared->maintain };
+    if (!store->space.writable)
+        return;
     for (size_t i = 0; i < sizeof locks / sizeof *locks; i++)
         if (shared_lock_inherit(locks[i], &store->process))
             shared_lock_release(locks[i], &store->process);
     shared_unpin_process(shared, store->process.slot);
-    if (!shared_lock_inherit(&shared->writer, &store->process))
-        return PYKV_OK;
-    int status = store->read_only ? PYKV_OK : store_repair(store);
-    store_unlock(store);
-    return status;
 }
 
 static int attach_or_build(struct pykv_store *store)
@@ -338,7 +338,7 @@ static int attach_or_build(struct pykv_store *store)
     if (status == PYKV_OK && store->process.lock_fd >= 0)
         status = process_join(&store->process);
     if (status == PYKV_OK && store->process.lock_fd >= 0 && others)
-        status = settle_inherited(store);
+        store_inherit(store);
     return status;
 }
 
@@ -363,14 +363,14 @@ static int open_store(struct pykv_store *store)
     return status;
 }
 
-static void release_all(struct pykv_store *store)
+void store_release(struct pykv_store *store)
 {
     drop_space(store);
-    if (store->process.lock_fd >= 0) {
-        process_leave(&store->process);
+    /* Closed, and not unlocked: a child that was forked a moment ago has the same description open
+     * until it has a slot of its own, and until then the store is in use. */
+    if (store->process.lock_fd >= 0)
         (void)store->os->file_close(store->os, store->process.lock_fd);
-        store->process.lock_fd = -1;
-    }
+    store->process.lock_fd = -1;
     if (store->dir >= 0)
         (void)store->os->file_close(store->os, store->dir);
     store->dir = -1;
@@ -393,17 +393,21 @@ int pykv_open_with(const struct os *os, const char *path, const struct pykv_opti
     store->dir = store->space.fd = -1;
     store->process = (struct process){ .os = os, .lock_fd = -1 };
     pthread_mutex_init(&store->close_mutex, NULL);
+    fork_watch(store);
     status = open_store(store);
     if (status != PYKV_OK) {
         struct pykv_error kept = *pykv_last_error();
         atomic_store(&store->closing, 2);
         maintain_stop(store);
-        release_all(store);
+        fork_forget(store);
+        store_release(store);
         pthread_mutex_destroy(&store->close_mutex);
         os->release(os, store);
         return error_set(kept.status, kept.os_errno, kept.path, kept.offset, "%s", kept.message);
     }
     store->open_us = (os->monotonic_ns(os) - start) / 1000;
+    atomic_store(&store->references, 1);
+    atomic_store(&store->opened, true);
     *out = store;
     return PYKV_OK;
 }
@@ -472,18 +476,30 @@ static int close_log(struct pykv_store *store)
 int pykv_close(struct pykv_store *store)
 {
     int status = PYKV_OK;
+    if (store == NULL)
+        return PYKV_OK;
     pthread_mutex_lock(&store->close_mutex);
     if (atomic_load(&store->closing) == 0) {
         atomic_store(&store->closing, 1);
         wait_for_calls(store);
         maintain_stop(store);
+        if (store->process.lock_fd >= 0 && store->space.writable)
+            shared_unpin_process(store->shared, store->process.slot);     /* of scans left open */
         if (!store->read_only && !store->private)
             status = close_log(store);
-        release_all(store);
+        store_release(store);
         atomic_store(&store->closing, 2);
     }
     pthread_mutex_unlock(&store->close_mutex);
     return status;
+}
+
+void store_drop(struct pykv_store *store)
+{
+    if (atomic_fetch_sub(&store->references, 1) != 1)
+        return;
+    pthread_mutex_destroy(&store->close_mutex);
+    store->os->release(store->os, store);
 }
 
 void pykv_free(struct pykv_store *store)
@@ -491,8 +507,8 @@ void pykv_free(struct pykv_store *store)
     if (store == NULL)
         return;
     (void)pykv_close(store);
-    pthread_mutex_destroy(&store->close_mutex);
-    store->os->release(store->os, store);
+    fork_forget(store);
+    store_drop(store);
 }
 
 /* ---- A new store in the place of an old one ---- */

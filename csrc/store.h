@@ -41,13 +41,18 @@ struct pykv_store {
     _Atomic int closing;
     pthread_mutex_t close_mutex;
 
-    void *helper;                   /* thread, or NULL: writers do its work (maintain.c) */
+    _Atomic(void *) helper;         /* thread, or NULL: writers do its work (maintain.c) */
+    _Atomic bool helper_due;        /* after a fork: the next write starts one */
     _Atomic uint32_t helper_word;   /* the helper sleeps on it */
     _Atomic uint32_t helper_stop;
 
     bool rewrite_tail;              /* a sync failed before: write the tail anew when recovering */
     _Atomic uint64_t recovered_records, damaged_records;
     uint64_t open_us;
+
+    _Atomic uint32_t references;    /* the caller's handle, and scans */
+    _Atomic bool opened;            /* pykv_open() succeeded */
+    struct pykv_store *next;        /* in the list of fork.c */
 };
 
 /* Every public call on a store is between these. PYKV_CLOSED once it is closing. */
@@ -160,7 +165,17 @@ int replay_segments(struct replay *replay, const uint64_t *ids, size_t count);
 /* Note a damaged place that repair skips: PYKV_OK, or PYKV_CORRUPT where repair was not asked for. */
 int replay_damage(struct pykv_store *store, uint64_t id, uint64_t offset, const char *what);
 
+/* ---- fork.c ---- */
+/* From before its first descriptor until after its last: a fork knows of the store. */
+void fork_watch(struct pykv_store *store);
+void fork_forget(struct pykv_store *store);
+
 /* ---- manifest, store.c ---- */
+/* Our slot may have been that of one who died with a lock, which now looks like ours: let go of it.
+ * What it guards tells by itself that there is something to repair. */
+void store_inherit(struct pykv_store *store);
+void store_release(struct pykv_store *store);       /* all but the handle; what is not there is fine */
+void store_drop(struct pykv_store *store);          /* a reference; the last one frees the handle */
 int store_write_manifest(struct pykv_store *store);
 int store_remove_files(struct pykv_store *store);   /* all that are pykv's, but the lock */
 /* What a name in the directory is: 'm' manifest, 's' segment, 'c' checkpoint (with its number), 'o'

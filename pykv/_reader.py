@@ -33,6 +33,7 @@ ROOM_SIZE = 65_536  # bytes of a pooled buffer; larger values take one call more
 # Names of the module are found faster than attributes of lib.
 _get = lib.pykv_get
 _contains = lib.pykv_contains
+_free = lib.pykv_free
 _new_array = ffi.new_allocator(should_clear_after_alloc=False)
 
 
@@ -42,7 +43,7 @@ class Reader:
     __slots__ = ("__weakref__", "_closed", "_handle", "_path", "_rooms", "_rows")
 
     def __init__(self, handle: Any, path: str) -> None:
-        self._handle = ffi.gc(handle, lib.pykv_free)
+        self._handle = handle  # __del__ frees it
         self._path = path
         self._closed = False
         self._rooms: list[tuple[Any, Any]] = []  # (C array, ffi.buffer over it)
@@ -444,7 +445,11 @@ class Reader:
     def __del__(self) -> None:
         if not getattr(self, "_closed", True):
             warnings.warn(f"unclosed store {self!r}", ResourceWarning, stacklevel=2, source=self)
-            self.close()
+        # In a circle of garbage others may come after us, in any order. To them we are closed: for a
+        # NULL handle each call says so, and scans and views outlive the handle.
+        handle, self._handle = getattr(self, "_handle", NULL), NULL
+        self._closed = True
+        _free(handle)
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can be neither copied nor pickled: open its path again")
@@ -483,12 +488,11 @@ class Reader:
         if size[0] == 0:
             lib.pykv_view_release(pin[0])
             return memoryview(b"")
-        # The handle is freed after the last of its views, not before: each view holds it too.
-        release = partial(_release, pin[0], self._handle)
+        release = partial(_release, pin[0])
         return memoryview(ffi.buffer(ffi.gc(value[0], release), size[0])).toreadonly()
 
 
-def _release(pin: Any, _handle: Any, _value: Any) -> None:
+def _release(pin: Any, _value: Any) -> None:
     lib.pykv_view_release(pin)
 
 

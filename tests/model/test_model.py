@@ -2,13 +2,15 @@
 test_model.py -- a store beside a plain dict, under any sequence of operations.
 
 Hypothesis chooses operations, runs them on both, and compares after each. Reopening is a move like
-any other, and so are the ways of dying: a copy of the directory taken while the store is open is
-what a kill -9 leaves behind, with or without the keydir.
+any other, and so are a copy of the directory, the loss of all files but the segments, and a process
+that writes and then dies by SIGKILL.
 """
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any, Literal
@@ -287,22 +289,69 @@ class Model(RuleBasedStateMachine):
         self.db = pykv.open(self.path, "w", **self.options)
 
     @rule(segments=st.booleans())
-    def crash(self, segments: bool) -> None:
-        """Go on with what a kill -9 would have left: the files as they are at this moment."""
+    def reopen_a_copy(self, segments: bool) -> None:
+        self.db.close()
         self.copies += 1
         copy = self.directory / f"copy{self.copies}.kv"
         shutil.copytree(self.path, copy)
-        if segments:
-            only_segments(copy)
-        self.db.close()
         shutil.rmtree(self.path)
         self.path = copy
+        if segments:
+            only_segments(self.path)
+        self.db = pykv.open(self.path, "w", **self.options)
+
+    @rule(
+        operations=st.lists(st.tuples(keys, st.none() | values), max_size=12),
+        as_batch=st.booleans(),
+        segments=st.booleans(),
+    )
+    def kill(
+        self, operations: list[tuple[bytes, bytes | None]], as_batch: bool, segments: bool
+    ) -> None:
+        """Another process writes and dies at once; all it had acknowledged is there."""
+        self.db.close()
+        child = os.fork()
+        if child == 0:
+            try:
+                write_and_die(self.path, self.options, operations, as_batch)
+            finally:
+                os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL
+        for key, value in operations:
+            self._set(key, value)
+        if segments:
+            only_segments(self.path)
         self.db = pykv.open(self.path, "w", **self.options)
 
     @invariant()
     def same_size(self) -> None:
         if hasattr(self, "db"):
             assert len(self.db) == len(self.model)
+
+
+def write_and_die(
+    path: Path,
+    options: dict[str, Any],
+    operations: list[tuple[bytes, bytes | None]],
+    as_batch: bool,
+) -> None:
+    """Apply operations, and be killed the moment after the last was acknowledged."""
+    db = pykv.open(path, "w", **options)
+    if as_batch:
+        with db.batch() as batch:
+            for key, value in operations:
+                if value is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, value)
+    else:
+        for key, value in operations:
+            if value is None:
+                db.delete(key)
+            else:
+                db.put(key, value)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def only_segments(path: Path) -> None:
