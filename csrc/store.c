@@ -332,6 +332,13 @@ static int attach_or_build(struct pykv_store *store)
                              "the store %s is in use by processes of another machine or boot, or its keydir was removed",
                              store->path);
         status = build(store);
+        if (status == PYKV_FULL && store->read_only && !store->private) {
+            /* No room for what is shared: a reader can do with memory of its own. */
+            drop_space(store);
+            (void)store->os->file_close(store->os, store->process.lock_fd);
+            store->process.lock_fd = -1;
+            status = build(store);
+        }
     } else if (status == PYKV_OK && store->process.lock_fd >= 0 && !others) {
         status = settle_alone(store);
     }

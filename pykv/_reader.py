@@ -443,13 +443,15 @@ class Reader:
         self.close()
 
     def __del__(self) -> None:
-        if not getattr(self, "_closed", True):
-            warnings.warn(f"unclosed store {self!r}", ResourceWarning, stacklevel=2, source=self)
-        # In a circle of garbage others may come after us, in any order. To them we are closed: for a
-        # NULL handle each call says so, and scans and views outlive the handle.
-        handle, self._handle = getattr(self, "_handle", NULL), NULL
-        self._closed = True
-        _free(handle)
+        try:
+            if not getattr(self, "_closed", True):
+                warnings.warn(f"unclosed store {self!r}", ResourceWarning, 2, source=self)
+        finally:
+            # In a circle of garbage others may be finalized after us, and use us. To them we are
+            # closed: a NULL handle says so in each call, and scans and views outlive the handle.
+            handle, self._handle = getattr(self, "_handle", NULL), NULL
+            self._closed = True
+            _free(handle)
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can be neither copied nor pickled: open its path again")

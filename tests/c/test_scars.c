@@ -157,7 +157,9 @@ static void damaged_records_do_not_enter_the_index(void)
     sim_save(sim, PATH, &image);
     struct image_file *file = segment_with(&image, "damaged value", &offset);
     file->bytes[offset] ^= 1;
-    keep_segments_only(&image);
+    char name[64];
+    snprintf(name, sizeof name, "%s", file->name);
+    keep_segments_only(&image);         /* moves the files in the image */
 
     restart(&image, 2);
     int status = open_status();
@@ -166,7 +168,7 @@ static void damaged_records_do_not_enter_the_index(void)
         CHECK_TEXT(get("third"), "three");
     } else {
         CHECK_EQUAL(status, PYKV_CORRUPT);
-        CHECK(strstr(pykv_last_error()->path, file->name) != NULL);
+        CHECK_TEXT(pykv_last_error()->path, name);
         CHECK(pykv_last_error()->offset <= offset && offset - pykv_last_error()->offset < 64);
     }
     restart(&image, 2);
@@ -261,7 +263,8 @@ static void a_copied_directory_opens(void)
         file->inode += 1000;
         if (strcmp(file->name, "keydir") != 0 && newer != NULL) {
             image_set_size(file, newer->size);
-            memcpy(file->bytes, newer->bytes, newer->size);
+            if (newer->size > 0)
+                memcpy(file->bytes, newer->bytes, newer->size);
         }
     }
     restart(&image, 1);

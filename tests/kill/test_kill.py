@@ -6,18 +6,14 @@ Durable as promised: whatever was acknowledged is there afterwards, and no batch
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import shutil
 from pathlib import Path
 from typing import Any
 
-import pykv
+import workers
 
-spec = importlib.util.spec_from_file_location("workers", Path(__file__).with_name("workers.py"))
-assert spec is not None and spec.loader is not None
-workers: Any = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(workers)
+import pykv
 
 SEED = 20_261
 
