@@ -16,6 +16,7 @@
 #define SHARD_COUNT (1u << KEYDIR_LEVEL_MIN)
 #define TEMPORARY "checkpoint.tmp"
 #define KEPT 2u                     /* the newest, and the one before it */
+#define BUFFER_SIZE (64u << 10)     /* shards of a small keydir are few bytes each */
 
 static const uint8_t magic[8] = "pykvchk\n";
 
@@ -27,15 +28,33 @@ struct writer {
     struct pykv_store *store;
     int fd;
     uint64_t offset;
+    uint8_t *buffer;            /* BUFFER_SIZE bytes, of which `used` are to be written at `offset` */
+    size_t used;
     uint64_t *slots;
     size_t capacity, total;
 };
 
+static int flush(struct writer *writer)
+{
+    int error = writer->used == 0 ? 0 : writer->store->os->file_write(writer->store->os, writer->fd, writer->buffer,
+                                                                      writer->used, writer->offset);
+    writer->offset += writer->used;
+    writer->used = 0;
+    return error == 0 ? PYKV_OK : error_os(error, TEMPORARY, writer->offset, "write");
+}
+
 static int put(struct writer *writer, const void *bytes, size_t size)
 {
-    int error = writer->store->os->file_write(writer->store->os, writer->fd, bytes, size, writer->offset);
-    writer->offset += size;
-    return error == 0 ? PYKV_OK : error_os(error, TEMPORARY, writer->offset, "write");
+    const uint8_t *from = bytes;
+    int status = PYKV_OK;
+    for (size_t part; size > 0 && status == PYKV_OK; from += part, size -= part) {
+        part = BUFFER_SIZE - writer->used < size ? BUFFER_SIZE - writer->used : size;
+        memcpy(writer->buffer + writer->used, from, part);
+        writer->used += part;
+        if (writer->used == BUFFER_SIZE)
+            status = flush(writer);
+    }
+    return status;
 }
 
 /* Collect one shard under the writer lock. */
@@ -143,6 +162,8 @@ static int sweep_name(void *context, const char *name)
 static int write_all(struct writer *writer, uint64_t id, uint64_t *end)
 {
     struct pykv_store *store = writer->store;
+    if ((writer->buffer = store->os->alloc(store->os, BUFFER_SIZE)) == NULL)
+        return error_no_memory(BUFFER_SIZE);
     int status = store_lock(store);
     if (status != PYKV_OK)
         return status;
@@ -153,6 +174,8 @@ static int write_all(struct writer *writer, uint64_t id, uint64_t *end)
         status = shard_write(writer, shard);
     if (status == PYKV_OK)
         status = trailer_write(writer, end);
+    if (status == PYKV_OK)
+        status = flush(writer);
     if (status == PYKV_OK)
         status = store_sync_to(store, *end);
     return status;
@@ -169,6 +192,7 @@ int checkpoint_write(struct pykv_store *store)
     int error = os->file_open(os, store->dir, TEMPORARY, OS_CREATE, store->log.file_mode, &writer.fd);
     int status = error == 0 ? write_all(&writer, id, &end) : error_os(error, TEMPORARY, 0, "create");
     os->release(os, writer.slots);
+    os->release(os, writer.buffer);
     /* If we die before the rename, the older checkpoints still stand. */
     if (status == PYKV_OK && (error = os->file_sync(os, writer.fd)) != 0)
         status = error_os(error, TEMPORARY, 0, "sync");

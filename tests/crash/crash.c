@@ -388,9 +388,14 @@ static void explore_point(struct enumerator *e, struct disk *disk, const struct 
     free(keep);
 }
 
+static uint64_t images_tried(const struct enumerator *e)
+{
+    return e->trials->counters[DISTINCT] + e->trials->counters[DISTINCT_SECOND];
+}
+
 static bool time_is_up(const struct enumerator *e)
 {
-    return trials_enough(e->trials) ||
+    return trials_enough(e->trials) || images_tried(e) >= e->options->images ||
            (e->options->seconds > 0 && now() - e->started > e->options->seconds);
 }
 
@@ -497,8 +502,7 @@ static void work(struct trials *trials, void *context)
     e->options = context;
     e->started = now();
     uint64_t *counters = trials->counters;
-    while (counters[DISTINCT] + counters[DISTINCT_SECOND] < e->options->images &&
-           trials->resume < e->options->scripts && !time_is_up(e)) {
+    while (trials->resume < e->options->scripts && !time_is_up(e)) {
         uint64_t i = trials->resume++;
         e->flavour = (enum flavour)(i % (FLAVOUR_COUNT + 1));
         if (e->flavour == FLAVOUR_COUNT)
