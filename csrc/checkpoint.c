@@ -220,23 +220,41 @@ struct loader {
     int fd;
     const char *name;
     uint64_t size, offset;
+    uint8_t *buffer;            /* BUFFER_SIZE bytes: the file from `buffer_start` to `buffer_end` */
+    uint64_t buffer_start, buffer_end;
     uint8_t *bytes;             /* slots of a block */
     size_t capacity;
     uint64_t total;
 };
 
-static int get(struct loader *loader, uint8_t *bytes, uint64_t size)
+static int fill(struct loader *loader)
 {
     size_t done = 0;
     const struct os *os = loader->store->os;
-    if (size > loader->size - loader->offset)
-        return error_corrupt(loader->name, loader->offset, "the checkpoint is too short");
-    int error = os->file_read(os, loader->fd, bytes, (size_t)size, loader->offset, &done);
+    int error = os->file_read(os, loader->fd, loader->buffer, BUFFER_SIZE, loader->offset, &done);
     if (error != 0)
         return error_os(error, loader->name, loader->offset, "read");
-    if (done != size)
+    loader->buffer_start = loader->offset;
+    loader->buffer_end = loader->offset + done;
+    return done != 0 ? PYKV_OK : error_corrupt(loader->name, loader->offset, "the checkpoint is too short");
+}
+
+static int get(struct loader *loader, uint8_t *bytes, uint64_t size)
+{
+    if (size > loader->size - loader->offset)
         return error_corrupt(loader->name, loader->offset, "the checkpoint is too short");
-    loader->offset += size;
+    while (size > 0) {
+        bool here = loader->buffer_start <= loader->offset && loader->offset < loader->buffer_end;
+        int status = here ? PYKV_OK : fill(loader);
+        if (status != PYKV_OK)
+            return status;
+        uint64_t part = loader->buffer_end - loader->offset;
+        part = part < size ? part : size;
+        memcpy(bytes, loader->buffer + (loader->offset - loader->buffer_start), (size_t)part);
+        loader->offset += part;
+        bytes += part;
+        size -= part;
+    }
     return PYKV_OK;
 }
 
@@ -370,7 +388,14 @@ static int load_id(struct pykv_store *store, uint64_t id, struct checkpoint *out
         return error_os(error, name, 0, "open");
     error = os->file_stat(os, loader.fd, &stat);
     loader.size = stat.size;
-    int status = error == 0 ? load_file(&loader, id, out) : error_os(error, name, 0, "stat");
+    int status = PYKV_OK;
+    if (error != 0)
+        status = error_os(error, name, 0, "stat");
+    else if ((loader.buffer = os->alloc(os, BUFFER_SIZE)) == NULL)
+        status = error_no_memory(BUFFER_SIZE);
+    else
+        status = load_file(&loader, id, out);
+    os->release(os, loader.buffer);
     os->release(os, loader.bytes);
     (void)os->file_close(os, loader.fd);
     return status;

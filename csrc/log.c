@@ -161,25 +161,23 @@ static int segment_begin(struct log *log, uint64_t capacity, struct segment **ou
     return status;
 }
 
-/* Without mappings of sealed segments the active one is still mapped, for the appends alone. */
+/* (W) Without mappings of segments the active one is still mapped, for the appends alone: readers do
+ * not know of it. */
 static int append_attach(struct log *log, struct segment *segment)
 {
+    void *base = segment->base;
     if (log->append == segment)
         return PYKV_OK;
-    if (segment->base == NULL) {
-        void *base;
+    if (log->pread) {
         char name[32];
         int error = log->os->map(log->os, segment->fd, 0, (size_t)segment->capacity, true, &base);
         log_segment_name(segment->id, name);
         if (error != 0)
             return error_os(error, name, 0, "map");
-        segment->map_size = (size_t)segment->capacity;
-        segment->base = base;
     }
-    if (log->pread && log->append != NULL) {
-        log->os->unmap(log->os, log->append->base, log->append->map_size);
-        log->append->base = NULL;
-    }
+    log_detach(log);
+    log->append_base = base;
+    log->append_size = (size_t)segment->capacity;
     log->append = segment;
     return PYKV_OK;
 }

@@ -38,7 +38,9 @@ struct log {
     uint32_t file_mode;
     bool writable, pread;
     _Atomic(struct segment *) segments[SEGMENT_SLOT_COUNT];
-    struct segment *append;     /* (W) the active one, mapped writable */
+    struct segment *append;     /* (W) the active one, */
+    uint8_t *append_base;       /* (W) mapped writable; its own mapping, or with `pread` one of ours, */
+    size_t append_size;         /* (W) of this size */
     struct segment *retired;
     pthread_mutex_t mutex;      /* of `segments` and `retired` */
     uint8_t *zeros;             /* LOG_DIRECT_SIZE bytes */
@@ -51,6 +53,15 @@ void log_segment_name(uint64_t id, char out[32]);   /* "segment-0000000001" */
 /* The segment in `slot`, opened and mapped on first use. PYKV_CORRUPT if it is missing, shorter
  * than it should be, or not this store's. */
 int log_segment(struct log *log, uint32_t slot, struct segment **out);
+/* (W) Let go of the active one. In this order, so that a fork on the way leaves nothing to undo. */
+static inline void log_detach(struct log *log)
+{
+    uint8_t *base = log->append_base;
+    log->append = NULL;
+    log->append_base = NULL;
+    if (log->pread && base != NULL)
+        log->os->unmap(log->os, base, log->append_size);
+}
 /* Open it anew at the next use: its file has changed. Only while nobody else reads the log. */
 void log_forget(struct log *log, uint64_t id);
 void segment_release(struct segment *segment);      /* drop a reference */
@@ -88,7 +99,7 @@ int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *positio
 /* (W) Where to write a frame of at most LOG_DIRECT_SIZE that was prepared at `position`. */
 static inline uint8_t *log_memory(const struct log *log, uint64_t position)
 {
-    return log->append->base + position_offset(position);
+    return log->append_base + position_offset(position);
 }
 /* (W) Write bytes of a longer one through the file. */
 int log_write(struct log *log, uint64_t offset, const void *bytes, size_t size);
@@ -116,6 +127,8 @@ struct log_walk {
     struct segment *segment;
     uint64_t offset, limit;
     uint64_t sealed;            /* id of the next segment, 0: no SEAL met */
+    bool loose;                 /* members whose frame does not verify count, too: where the frame
+                                 * is known to have been whole, and damage took the rest of it */
     int (*each)(void *context, const struct record *record, uint64_t location);
     void *context;
 };

@@ -78,7 +78,7 @@ static void protect(struct pykv_store *store)
 static void work_shared(struct pykv_store *store)
 {
     bool died;
-    if ((!sealed_due(store) && !checkpoint_due(store)) ||
+    if ((!sealed_due(store) && !checkpoint_due(store) && !store_sweep_due(store)) ||
         !shared_lock_try(&store->shared->maintain, &store->process, &died))
         return;
     if (sealed_due(store)) {
@@ -88,6 +88,8 @@ static void work_shared(struct pykv_store *store)
     }
     if (checkpoint_due(store))
         (void)checkpoint_write(store);
+    if (store_sweep_due(store))
+        store_sweep(store);
     shared_lock_release(&store->shared->maintain, &store->process);
 }
 
@@ -148,6 +150,13 @@ void maintain_stop(struct pykv_store *store)
     atomic_store(&store->helper, NULL);
 }
 
+static void wake_helper(struct pykv_store *store)
+{
+    uint32_t asleep = ASLEEP;
+    if (atomic_compare_exchange_strong(&store->helper_word, &asleep, AWAKE))
+        store->os->wake(store->os, (const uint32_t *)&store->helper_word, false);
+}
+
 void maintain_nudge(struct pykv_store *store)
 {
     if (__builtin_expect(atomic_load_explicit(&store->helper_due, memory_order_relaxed), 0) &&
@@ -162,7 +171,15 @@ void maintain_nudge(struct pykv_store *store)
             (void)store_sync_to(store, atomic_load(&store->shared->tail));
         return;
     }
-    uint32_t asleep = ASLEEP;
-    if (atomic_compare_exchange_strong(&store->helper_word, &asleep, AWAKE))
-        store->os->wake(store->os, (const uint32_t *)&store->helper_word, false);
+    wake_helper(store);
+}
+
+void maintain_sweep(struct pykv_store *store)
+{
+    if (!store_sweep_due(store))
+        return;
+    if (atomic_load_explicit(&store->helper, memory_order_relaxed) == NULL)
+        work(store);
+    else
+        wake_helper(store);
 }

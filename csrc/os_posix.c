@@ -192,7 +192,7 @@ static int posix_file_open(const struct os *os, int dir, const char *name, enum 
         error = errno;
         goto fail;
     }
-    if (!S_ISREG(info.st_mode) || info.st_nlink != 1) {
+    if (!S_ISREG(info.st_mode) || info.st_nlink > 1) {
         error = EINVAL;
         goto fail;
     }

@@ -118,6 +118,9 @@ void pykv_free(struct pykv_store *store);
  * PYKV_NOT_FOUND or a failure. *version, where not NULL, gets the record's version. */
 int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, uint8_t *buffer,
                  size_t capacity, uint64_t *version);
+/* The same without the version: for bindings, where each argument costs. */
+int64_t pykv_get_value(struct pykv_store *store, const uint8_t *key, size_t key_size,
+                       uint8_t *buffer, size_t capacity);
 
 /* PYKV_OK if present, PYKV_NOT_FOUND if not. *expiry_ms, where not NULL, gets the time of expiry in
  * milliseconds since 1970, 0 for never. */
@@ -162,6 +165,9 @@ void pykv_scan_close(struct pykv_scan *scan);
 /* expiry_ms: milliseconds since 1970 at which the record is gone; 0 for never. */
 int pykv_put(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t *value,
              size_t value_size, uint64_t expiry_ms, int durability, uint64_t *version);
+/* The same without expiry, as durable as the store was opened. */
+int pykv_put_value(struct pykv_store *store, const uint8_t *key, size_t key_size,
+                   const uint8_t *value, size_t value_size);
 
 /* PYKV_OK if the key was present and is no more, PYKV_NOT_FOUND if it was absent. */
 int pykv_delete(struct pykv_store *store, const uint8_t *key, size_t key_size, int durability);

@@ -144,6 +144,12 @@ int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, 
     return status == PYKV_OK ? size : -1000 + status;
 }
 
+int64_t pykv_get_value(struct pykv_store *store, const uint8_t *key, size_t key_size, uint8_t *buffer,
+                       size_t capacity)
+{
+    return pykv_get(store, key, key_size, buffer, capacity, NULL);
+}
+
 int pykv_contains(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t *expiry_ms)
 {
     struct log_reader reader;

@@ -169,45 +169,8 @@ static void keep_id(struct recovery *recovery, size_t *kept, size_t i)
     recovery->ids[(*kept)++] = id;
 }
 
-/* Whether a segment begins with a record that verifies: it was in use. */
-static int holds_records(struct recovery *recovery, uint64_t id, bool *out)
-{
-    struct pykv_store *store = recovery->store;
-    struct segment_header header;
-    uint64_t size = 0;
-    uint8_t bytes[SEGMENT_HEADER_SIZE + RECORD_BARE_SIZE];
-    struct record record;
-    char name[32];
-    size_t done = 0;
-    int fd = -1, status = read_header(recovery, id, &header, &size);
-    *out = false;
-    if (status != PYKV_OK)
-        return status == PYKV_CORRUPT ? PYKV_OK : status;
-    log_segment_name(id, name);
-    int error = store->os->file_open(store->os, store->dir, name, OS_READ, 0, &fd);
-    if (error == 0) {
-        error = store->os->file_read(store->os, fd, bytes, sizeof bytes, 0, &done);
-        (void)store->os->file_close(store->os, fd);
-    }
-    *out = done == sizeof bytes && record_decode(bytes + SEGMENT_HEADER_SIZE, UINT64_MAX, &record) == PYKV_OK;
-    return error == 0 ? PYKV_OK : error_os(error, name, 0, "read");
-}
-
-/* A segment whose header does not verify was just being made when the power went: nothing in it was
- * durable, and none behind it was ever used. (There can be one behind it, that the recovery from that
- * cut made before it was cut in turn.) */
-static int was_unused(struct recovery *recovery, size_t index, bool *out)
-{
-    bool used = recovery->has_manifest &&
-                position_make(recovery->ids[index], SEGMENT_HEADER_SIZE) < recovery->manifest.durable;
-    int status = PYKV_OK;
-    for (size_t i = index + 1; i < recovery->count && !used && status == PYKV_OK; i++)
-        status = holds_records(recovery, recovery->ids[i], &used);
-    *out = !used;
-    return status;
-}
-
-/* A header that does not verify is damage, unless the segment was just being made. */
+/* A header that does not verify is damage, unless nothing in the segment was durable: check_unused()
+ * looks into those behind it for proof that something was. */
 static int register_segments(struct recovery *recovery)
 {
     struct pykv_store *store = recovery->store;
@@ -229,15 +192,10 @@ static int register_segments(struct recovery *recovery)
             keep_id(recovery, &kept, i);
             continue;
         }
-        bool unused = false;
-        if (status != PYKV_CORRUPT)
+        bool durable = recovery->has_manifest && position_make(id, SEGMENT_HEADER_SIZE) < recovery->manifest.durable;
+        if (status != PYKV_CORRUPT || (durable && !store->options.repair))
             return status;
-        struct pykv_error found = *pykv_last_error();
-        if ((status = was_unused(recovery, i, &unused)) != PYKV_OK)
-            return status;
-        if (!unused && !store->options.repair)
-            return error_set(found.status, 0, found.path, found.offset, "%s", found.message);
-        if (!unused)
+        if (durable)
             atomic_fetch_add(&store->damaged_records, 1);
     }
     recovery->count = kept;
@@ -352,6 +310,26 @@ static int find_proof(struct recovery *recovery, size_t index, uint64_t hole, bo
     return PYKV_OK;
 }
 
+/* Segments that were left out because of their headers: does a MARK behind one tell that it was durable? */
+static int check_unused(struct recovery *recovery)
+{
+    for (size_t i = recovery->count; i < recovery->all; i++) {
+        uint64_t id = recovery->ids[i];
+        size_t next = 0;
+        bool proven = false;
+        while (next < recovery->count && recovery->ids[next] < id)
+            next++;
+        int status = next == recovery->count ? PYKV_OK : find_proof(recovery, next, 0, &proven);
+        for (; !recovery->has_manifest && next < recovery->count && status == PYKV_OK && !proven; next++)
+            status = ends_in_seal(recovery, recovery->ids[next], &proven);
+        if (status == PYKV_OK && proven)
+            status = replay_damage(recovery->store, id, 0, "the segment header does not verify");
+        if (status != PYKV_OK)
+            return status;
+    }
+    return PYKV_OK;
+}
+
 static int judge_hole(struct recovery *recovery, size_t index, uint64_t offset)
 {
     uint64_t id = recovery->ids[index];
@@ -404,6 +382,7 @@ static int replay_tail(struct recovery *recovery, size_t index)
             bool torn = damaged == atomic_load(&store->damaged_records);
             if (torn && !store->options.repair)
                 break;                  /* the log ends here */
+            walk.loose = !torn;         /* of a batch that was whole, all that is left; of a torn one nothing */
             if ((status = log_walk_resync(&walk)) != PYKV_OK)
                 return status;
             if (walk.offset == walk.limit) {
@@ -422,8 +401,10 @@ static int replay_tail(struct recovery *recovery, size_t index)
             drop_unused(recovery, index + 1);
         if (++index == recovery->count)
             break;
-        /* Where both are listed, a recovery put this one in the place of one that was never used. */
-        bool follows = is_sealed(recovery, id) && listed(recovery, recovery->ids[index]) != NULL;
+        /* Listed one behind the other: a recovery put this one in the place of one that was never used. */
+        const struct manifest_segment *known = listed(recovery, id);
+        bool follows = is_sealed(recovery, id) && known + 1 < recovery->manifest.segments + recovery->manifest.count &&
+                       known[1].id == recovery->ids[index];
         if (recovery->ids[index] != next && !follows)
             break;
     }
@@ -581,6 +562,10 @@ static int continue_log(struct recovery *recovery)
         uint64_t first = recovery->count > 0 ? recovery->ids[0] : 1;
         atomic_store(&shared->durable, position_make(first, SEGMENT_HEADER_SIZE));
         status = log_sync(&store->log, atomic_load(&shared->tail), true);
+        if (status != PYKV_OK && status != PYKV_NO_MEMORY) {
+            int error = pykv_last_error()->os_errno;
+            atomic_store(&shared->sync_failed, error != 0 ? (uint32_t)error : 5u);
+        }
     }
     if (status == PYKV_OK)
         atomic_store(&shared->durable, atomic_load(&shared->tail));
@@ -594,7 +579,7 @@ static int finish(struct recovery *recovery)
     int status = PYKV_OK;
     recovery->replay.counters.position = recovery->position;
     shared_counters_publish(shared, &recovery->replay.counters);
-    store_sweep(store);
+    store_sweep_locked(store);
     if (store->private) {
         atomic_store(&shared->tail, recovery->position);
         atomic_store(&shared->writing_end, recovery->position);
@@ -618,7 +603,7 @@ static int finish(struct recovery *recovery)
     return status;
 }
 
-/* A new store: nothing there, so nothing to read. */
+/* A new store: nothing there, or one whose making was cut short, so nothing to read. */
 static int begin(struct pykv_store *store)
 {
     uint8_t secrets[32];
@@ -642,7 +627,11 @@ int recover(struct pykv_store *store)
     if (status == PYKV_OK || status == PYKV_MISSING)
         status = find_segments(&recovery);
     if (status == PYKV_OK)
-        status = recovery.count == 0 && !recovery.has_manifest ? begin(store) : register_segments(&recovery);
+        status = register_segments(&recovery);
+    if (status == PYKV_OK && recovery.count == 0 && !recovery.has_manifest)
+        status = begin(store);
+    if (status == PYKV_OK)
+        status = check_unused(&recovery);
     if (status == PYKV_OK)
         status = replay_log(&recovery);
     if (status == PYKV_OK)

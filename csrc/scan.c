@@ -10,6 +10,7 @@
 #define ROWS_PER_CALL 256u
 #define BYTES_PER_CALL (256u << 10)
 #define PENDING_MAX 2048u
+#define SWEEP_BUCKETS 1024u         /* under one hold of the writer lock: half a millisecond */
 
 struct pykv_scan {
     struct pykv_store *store;
@@ -21,7 +22,9 @@ struct pykv_scan {
     size_t prefix_size;
     uint8_t *prefix;
     size_t pending, next;           /* slots collected and not yet told */
-    uint64_t slots[PENDING_MAX];
+    size_t capacity;
+    uint64_t *slots;                /* `few`, or more where the table has grown a lot since */
+    uint64_t few[PENDING_MAX];
 };
 
 int pykv_scan_open(struct pykv_store *store, const uint8_t *prefix, size_t prefix_size, int mode,
@@ -38,6 +41,8 @@ int pykv_scan_open(struct pykv_store *store, const uint8_t *prefix, size_t prefi
     } else {
         *scan = (struct pykv_scan){ .store = store, .mode = mode, .prefix_size = prefix_size };
         scan->prefix = (uint8_t *)(scan + 1);
+        scan->slots = scan->few;
+        scan->capacity = PENDING_MAX;
         if (prefix_size != 0)
             memcpy(scan->prefix, prefix, prefix_size);
         scan->sequence = shared_sequence(store->shared);
@@ -57,17 +62,36 @@ int pykv_scan_open(struct pykv_store *store, const uint8_t *prefix, size_t prefi
     return status;
 }
 
+/* A bucket of the geometry at the start may by now be thousands. */
+static int make_room(struct pykv_scan *scan, size_t count)
+{
+    const struct os *os = scan->store->os;
+    size_t capacity = (scan->pending + count) * 2;
+    uint64_t *slots = os->alloc(os, capacity * sizeof *slots);
+    if (slots == NULL)
+        return error_no_memory(capacity * sizeof *slots);
+    memcpy(slots, scan->slots, scan->pending * sizeof *slots);
+    if (scan->slots != scan->few)
+        os->release(os, scan->slots);
+    scan->slots = slots;
+    scan->capacity = capacity;
+    return PYKV_OK;
+}
+
 /* Collect the slots of some buckets, and start fetching their records. */
 static int collect(struct pykv_scan *scan)
 {
     struct pykv_store *store = scan->store;
     scan->pending = scan->next = 0;
-    while (scan->bucket < scan->bucket_count && scan->pending + COLLECT_MAX <= PENDING_MAX && scan->pending < 128) {
-        size_t count = 0;
-        int status = keydir_collect(store->keydir, scan->bucket_count, scan->bucket, scan->slots + scan->pending,
-                                    PENDING_MAX - scan->pending, &count);
-        if (status == PYKV_NO_MEMORY && count > PENDING_MAX - scan->pending)
-            status = error_corrupt(KEYDIR_NAME, 0, "a bucket of the keydir has more slots than it can have");
+    while (scan->bucket < scan->bucket_count && scan->pending < 128) {
+        size_t count = 0, room = scan->capacity - scan->pending;
+        int status = keydir_collect(store->keydir, scan->bucket_count, scan->bucket, scan->slots + scan->pending, room,
+                                    &count);
+        if (status == PYKV_NO_MEMORY && count > room) {
+            if ((status = make_room(scan, count)) != PYKV_OK)
+                return status;
+            continue;
+        }
         if (status != PYKV_OK)
             return status;
         for (size_t i = 0; i < count; i++)
@@ -127,24 +151,23 @@ void pykv_scan_close(struct pykv_scan *scan)
     if (store_enter(store) == PYKV_OK) {
         if (scan->pinned)
             shared_unpin(store->shared, &store->process, scan->pin, scan->sequence);
-        if (scan->pinned && !store->read_only && atomic_load(&store->shared->pin_count) == 0 &&
-            atomic_load(&store->shared->dead_slots) != 0 && store_lock(store) == PYKV_OK) {
-            store_sweep(store);
-            store_unlock(store);
-        }
+        if (scan->pinned && !store->read_only)
+            maintain_sweep(store);
         store_leave(store);
     }
+    if (scan->slots != scan->few)
+        store->os->release(store->os, scan->slots);
     store->os->release(store->os, scan);
     store_drop(store);
 }
 
 /* ---- Slots of the dead ---- */
 
-void store_sweep(struct pykv_store *store)
+static void sweep_buckets(struct pykv_store *store, uint64_t bucket, uint64_t end)
 {
     struct shared *shared = store->shared;
     uint64_t slots[COLLECT_MAX], bucket_count = atomic_load(&shared->keydir.bucket_count);
-    for (uint64_t bucket = 0; bucket < bucket_count && atomic_load(&shared->pin_count) == 0; bucket++) {
+    for (; bucket < end && atomic_load(&shared->pin_count) == 0; bucket++) {
         size_t count = 0;
         if (keydir_collect(store->keydir, bucket_count, bucket, slots, COLLECT_MAX, &count) != PYKV_OK)
             continue;
@@ -152,6 +175,35 @@ void store_sweep(struct pykv_store *store)
             if (keydir_slot_dead(slots[i]))
                 (void)keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
     }
+}
+
+bool store_sweep_due(const struct pykv_store *store)
+{
+    return store->space.writable && !store->read_only && atomic_load(&store->shared->pin_count) == 0 &&
+           atomic_load(&store->shared->dead_slots) != 0;
+}
+
+void store_sweep(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    uint64_t bucket = 0, bucket_count;
+    do {    /* some at a time, so that no writer waits for long */
+        if (store_lock(store) != PYKV_OK)
+            return;
+        bucket_count = atomic_load(&shared->keydir.bucket_count);
+        uint64_t end = bucket_count - bucket < SWEEP_BUCKETS ? bucket_count : bucket + SWEEP_BUCKETS;
+        sweep_buckets(store, bucket, end);
+        bucket = end;
+        if (bucket == bucket_count && atomic_load(&shared->pin_count) == 0)
+            atomic_store(&shared->dead_slots, 0);
+        store_unlock(store);
+    } while (bucket < bucket_count && atomic_load(&shared->pin_count) == 0 && atomic_load(&store->helper_stop) == 0);
+}
+
+void store_sweep_locked(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    sweep_buckets(store, 0, atomic_load(&shared->keydir.bucket_count));
     if (atomic_load(&shared->pin_count) == 0)
         atomic_store(&shared->dead_slots, 0);
 }

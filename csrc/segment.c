@@ -17,6 +17,7 @@ int log_init(struct log *log)
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
         atomic_init(&log->segments[i], NULL);
     log->append = NULL;
+    log->append_base = NULL;
     log->retired = NULL;
     log->zeros = NULL;
     if (pthread_mutex_init(&log->mutex, NULL) != 0)
@@ -55,7 +56,7 @@ void log_release(struct log *log)
         segment_release(log->retired);
         log->retired = next;
     }
-    log->append = NULL;
+    log_detach(log);
     log->os->unmap(log->os, log->zeros, LOG_DIRECT_SIZE);
     log->zeros = NULL;
     pthread_mutex_destroy(&log->mutex);
@@ -87,6 +88,11 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
     size_t done;
     int error;
 
+    /* How long it should be, before how long it is: another process may be appending. Blocks that
+     * were reserved are part of it: the next append goes there without asking. */
+    uint64_t least = entry_limit(log->shared, segment->id), reserved = atomic_load(&log->shared->reserved);
+    if (position_segment(reserved) == segment->id && position_offset(reserved) > least)
+        least = position_offset(reserved);
     if ((error = os->file_stat(os, segment->fd, &stat)) != 0)
         return error_os(error, name, 0, "stat");
     if ((error = os->file_read(os, segment->fd, bytes, sizeof bytes, 0, &done)) != 0)
@@ -99,11 +105,12 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
     if (memcmp(header.store_id, log->store_id, sizeof header.store_id) != 0)
         return error_corrupt(name, 24, "the segment belongs to another store");
 
-    bool active = atomic_load(&entry->length) == 0;
-    uint64_t limit = entry_limit(log->shared, segment->id);
-    if (stat.size < limit)
+    /* A roll stores the length before it moves the tail, and may die or fail in between. */
+    bool active = atomic_load(&entry->length) == 0 ||
+                  position_segment(atomic_load(&log->shared->tail)) == segment->id;
+    if (stat.size < least)
         return error_set(PYKV_CORRUPT, 0, name, stat.size,
-                         "%s is %" PRIu64 " bytes long and should be %" PRIu64, name, stat.size, limit);
+                         "%s is %" PRIu64 " bytes long and should be %" PRIu64, name, stat.size, least);
     segment->capacity = header.capacity;
     segment->seed = segment_seed(log->store_id, segment->id);
     segment->writable = active && log->writable;

@@ -70,6 +70,21 @@ int process_others(const struct process *process, bool *others)
     return error == 0 ? PYKV_OK : error_os(error, "lock", SLOT_OFFSET, "test the locks of");
 }
 
+int process_hold(const struct process *process, int keydir_fd)
+{
+    int error = EAGAIN;
+    /* Any free byte will do: ours may be held by a child of the one who had our slot. */
+    for (uint32_t i = 0; i < PROCESS_SLOT_COUNT && error == EAGAIN; i++)
+        error = process->os->lock(process->os, keydir_fd, SLOT_OFFSET + (process->slot + i) % PROCESS_SLOT_COUNT, 1, false);
+    return error == 0 ? PYKV_OK : error_os(error, "keydir", SLOT_OFFSET, "lock");
+}
+
+int process_holds(const struct process *process, int keydir_fd, bool *held)
+{
+    int error = process->os->lock_held(process->os, keydir_fd, SLOT_OFFSET, PROCESS_SLOT_COUNT, held);
+    return error == 0 ? PYKV_OK : error_os(error, "keydir", SLOT_OFFSET, "test the locks of");
+}
+
 uint64_t process_count(const struct process *process)
 {
     uint64_t count = 1;
@@ -228,10 +243,9 @@ static bool pin_give(struct shared *shared, uint32_t pin, uint64_t value)
 int shared_pin(struct shared *shared, const struct process *process, uint32_t *pin,
                uint64_t *sequence)
 {
-    /* Count first, then look at the clock: a writer publishes first, then looks at the count. So
+    /* Count first, then look at the clock: a writer publishes first, then touches the count. So
      * either it sees the pin, or the pin sees what it published. */
     atomic_fetch_add(&shared->pin_count, 1);
-    atomic_thread_fence(memory_order_seq_cst);
     uint64_t now = shared_sequence(shared);
     if (pin_take(shared, pin_value(process->slot, now), pin)) {
         *sequence = now;

@@ -141,6 +141,11 @@ bool process_alive(const struct process *process, uint32_t slot);
 /* Whether any process other than this one lives. */
 int process_others(const struct process *process, bool *others);
 uint64_t process_count(const struct process *process);
+/* Keep a lock on the keydir too, until it is closed: whoever removes the lock file of a store in use,
+ * as one removes what looks stale, must not let in a process that takes itself for the only one.
+ * holds: whether any other process does. */
+int process_hold(const struct process *process, int keydir_fd);
+int process_holds(const struct process *process, int keydir_fd, bool *held);
 /* The lock that openers take in turn, on the same file. */
 int process_setup_lock(const struct process *process);
 void process_setup_unlock(const struct process *process);

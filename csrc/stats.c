@@ -164,6 +164,13 @@ static bool is_noted(const struct pykv_report *report, const char *path, uint64_
     return false;
 }
 
+/* The bucket of a hash in the geometry of `bucket_count` buckets. */
+static uint64_t bucket_of(uint64_t hash, uint64_t bucket_count)
+{
+    uint64_t mask = (UINT64_C(2) << (63 - __builtin_clzll(bucket_count))) - 1, bucket = hash & mask;
+    return bucket < bucket_count ? bucket : hash & mask >> 1;
+}
+
 /* Every slot must lead to a record that verifies and whose key hashes to the slot's place. */
 static int verify_keydir(struct pykv_store *store, struct pykv_report *report, uint64_t *live)
 {
@@ -178,8 +185,10 @@ static int verify_keydir(struct pykv_store *store, struct pykv_report *report, u
         for (size_t i = 0; i < count && status == PYKV_OK; i++) {
             uint64_t location = keydir_slot_location(slots[i]), hash = keydir_slot_hash(slots[i], bucket);
             status = log_read(&store->log, location, &reader, &record);
+            uint64_t true_hash = status == PYKV_OK ? hash_bytes(&store->hash_key, record.key, record.key_size) : 0;
             bool wrong = status == PYKV_CORRUPT ||
-                         (status == PYKV_OK && !keydir_holds(store->keydir, hash_bytes(&store->hash_key, record.key, record.key_size), location));
+                         (status == PYKV_OK && (bucket_of(true_hash, bucket_count) != bucket ||
+                                                !keydir_holds(store->keydir, true_hash, location)));
             char name[32];
             log_segment_name(atomic_load(&store->shared->segments[location_slot(location)].id), name);
             if (wrong && keydir_holds(store->keydir, hash, location) && !is_noted(report, name, location_offset(location)))

@@ -232,6 +232,26 @@ static int attach(struct pykv_store *store)
     return status == PYKV_OK ? start_log(store) : status;
 }
 
+/* Say whose the new keydir is, and give it its name. */
+static int publish_keydir(struct pykv_store *store)
+{
+    const struct os *os = store->os;
+    struct shared_identity *identity = &store->shared->identity;
+    struct os_identity boot;
+    struct os_stat stat;
+    int error;
+    if ((error = os->boot_id(os, &boot)) != 0 || (error = os->file_stat(os, store->space.fd, &stat)) != 0)
+        return error_os(error, KEYDIR_NAME, 0, "identify");
+    memcpy(identity->boot_id, boot.bytes, 16);
+    memcpy(identity->store_id, store->log.store_id, 16);
+    memcpy(identity->hash_key, store->log.hash_key, 16);
+    identity->device = stat.device;
+    identity->inode = stat.inode;
+    shared_identity_seal(identity);
+    error = os->file_rename(os, store->dir, KEYDIR_TEMPORARY, KEYDIR_NAME);
+    return error == 0 ? PYKV_OK : error_os(error, KEYDIR_NAME, 0, "rename");
+}
+
 /* A fresh space, in a file of its own or in private memory; then what the directory tells. */
 static int build(struct pykv_store *store)
 {
@@ -240,8 +260,10 @@ static int build(struct pykv_store *store)
     store->space = (struct space){ .os = os, .fd = -1, .writable = true, .name = KEYDIR_NAME };
     int status = PYKV_OK, error;
     if (!store->private) {
-        /* The old one is of no use to anybody, and on a full disk its room is all there is. */
-        (void)os->file_remove(os, store->dir, KEYDIR_NAME);
+        /* The old one is of no use to anybody, and on a full disk its room is all there is. But one
+         * that tells of a failed sync stays until all has been written anew. */
+        if (!store->rewrite_tail)
+            (void)os->file_remove(os, store->dir, KEYDIR_NAME);
         (void)os->file_remove(os, store->dir, KEYDIR_TEMPORARY);
         error = os->file_open(os, store->dir, KEYDIR_TEMPORARY, OS_CREATE, store->options.file_mode, &store->space.fd);
         if (error != 0)
@@ -261,23 +283,16 @@ static int build(struct pykv_store *store)
     if (status != PYKV_OK)
         return status;
     store->log.writable = !store->private;
-    if ((status = recover(store)) != PYKV_OK || store->private)
+    status = recover(store);
+    if (status != PYKV_OK && atomic_load(&store->shared->sync_failed) != 0) {
+        struct pykv_error kept = *pykv_last_error();
+        (void)publish_keydir(store);    /* so that the next open in this boot knows of it */
+        return error_set(kept.status, kept.os_errno, kept.path, kept.offset, "%s", kept.message);
+    }
+    if (status != PYKV_OK || store->private)
         return status;
     store->log.writable = !store->read_only;
-
-    struct shared_identity *identity = &store->shared->identity;
-    struct os_identity boot;
-    struct os_stat stat;
-    if ((error = os->boot_id(os, &boot)) != 0 || (error = os->file_stat(os, store->space.fd, &stat)) != 0)
-        return error_os(error, KEYDIR_NAME, 0, "identify");
-    memcpy(identity->boot_id, boot.bytes, 16);
-    memcpy(identity->store_id, store->log.store_id, 16);
-    memcpy(identity->hash_key, store->log.hash_key, 16);
-    identity->device = stat.device;
-    identity->inode = stat.inode;
-    shared_identity_seal(identity);
-    error = os->file_rename(os, store->dir, KEYDIR_TEMPORARY, KEYDIR_NAME);
-    return error == 0 ? PYKV_OK : error_os(error, KEYDIR_NAME, 0, "rename");
+    return publish_keydir(store);
 }
 
 /* Nobody else is here: forget what the dead have left, and finish what they began. */
@@ -321,10 +336,20 @@ static int attach_or_build(struct pykv_store *store)
         (status = store_remove_files(store)) != PYKV_OK)
         return status;
     status = attach(store);
+    if (status == PYKV_OK && !others && store->process.lock_fd >= 0) {
+        bool held = false;
+        if ((status = process_holds(&store->process, store->space.fd, &held)) == PYKV_OK && held)
+            status = error_set(PYKV_BUSY, 0, store->path, 0,
+                               "the store %s is in use, but its file lock was removed: close it everywhere first", store->path);
+        if (status != PYKV_OK)
+            return status;
+    }
     if (status == PYKV_OK && !others && atomic_load(&store->shared->sync_failed) != 0 && store->process.lock_fd >= 0) {
         store->rewrite_tail = true;
         status = PYKV_NOT_FOUND;
     }
+    if (status == PYKV_OK && !others && store->options.repair && store->process.lock_fd >= 0)
+        status = PYKV_NOT_FOUND;    /* to repair is to build anew from what is whole */
     if (status == PYKV_NOT_FOUND) {
         drop_space(store);
         if (others)
@@ -344,6 +369,8 @@ static int attach_or_build(struct pykv_store *store)
     }
     if (status == PYKV_OK && store->process.lock_fd >= 0)
         status = process_join(&store->process);
+    if (status == PYKV_OK && store->process.lock_fd >= 0)
+        status = process_hold(&store->process, store->space.fd);
     if (status == PYKV_OK && store->process.lock_fd >= 0 && others)
         store_inherit(store);
     return status;

@@ -121,8 +121,10 @@ int store_repair(struct pykv_store *store);
 int store_mark(struct pykv_store *store);
 
 /* ---- scan.c ---- */
-/* (W) Remove slots that point at tombstones, once no scan is open. */
+/* Remove slots that point at tombstones, once no scan is open. Takes the writer lock. */
 void store_sweep(struct pykv_store *store);
+bool store_sweep_due(const struct pykv_store *store);
+void store_sweep_locked(struct pykv_store *store);  /* (W) */
 
 /* ---- sync.c ---- */
 int store_sync_to(struct pykv_store *store, uint64_t position);
@@ -133,6 +135,7 @@ int store_refused(const struct pykv_store *store);  /* PYKV_SYNC_FAILED if so */
 int maintain_start(struct pykv_store *store);   /* begins the helper thread, where there can be one */
 void maintain_stop(struct pykv_store *store);
 void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helper if due */
+void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper sweep, if due */
 
 /* ---- checkpoint.c ---- */
 int checkpoint_write(struct pykv_store *store);     /* the caller holds the maintain lock */

@@ -80,7 +80,7 @@ static int walk_frame(struct log_walk *walk, struct log_reader *reader, bool tel
     int status = walk_record(walk, reader, walk->offset, &record);
     if (status != PYKV_OK)
         return status;
-    if (record.flags & RECORD_MEMBER)
+    if (record.flags & RECORD_MEMBER && !walk->loose)
         return PYKV_CORRUPT;    /* a frame's part without its frame */
     *size = record.size;
     if (record.flags & RECORD_SEAL) {

@@ -362,9 +362,11 @@ static int publish(struct pykv_store *store, const struct operation *operations,
     shared_counters_publish(shared, &counters);
 
     /* Readers that begin now need no tombstone: the slot can go, unless a scan looks at the past. */
-    atomic_thread_fence(memory_order_seq_cst);
     if (plan->deleted == 0 && atomic_load_explicit(&shared->dead_slots, memory_order_relaxed) == 0)
         return PYKV_OK;
+    /* Changed by nothing, yet a write: a scan counts its pin either before it, and we see that, or
+     * after it, and then it sees what was published. See shared_pin(). */
+    (void)atomic_fetch_add(&shared->pin_count, 0);
     at = first;
     for (size_t i = 0; i < count && atomic_load(&shared->pin_count) == 0; i++) {
         if (operations[i].skip)
@@ -497,6 +499,12 @@ int pykv_put(struct pykv_store *store, const uint8_t *key, size_t key_size, cons
     struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size, .value = value,
                                    .value_size = (uint32_t)value_size, .number = expiry_ms };
     return write_one(store, &operation, durability, NULL, version);
+}
+
+int pykv_put_value(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t *value,
+                   size_t value_size)
+{
+    return pykv_put(store, key, key_size, value, value_size, 0, PYKV_DURABILITY_DEFAULT, NULL);
 }
 
 int pykv_delete(struct pykv_store *store, const uint8_t *key, size_t key_size, int durability)

@@ -25,6 +25,6 @@ ffi.set_source(
     sources=sorted(path.as_posix() for path in Path("csrc").glob("*.c")),
     depends=sorted(path.as_posix() for path in Path("csrc").glob("*.h")),
     py_limited_api=not FREE_THREADED,  # one binary for CPython 3.11 and later
-    extra_compile_args=["-O2", "-std=c11", "-fvisibility=hidden", "-pthread"],
+    extra_compile_args=["-O3", "-std=c11", "-fvisibility=hidden", "-pthread"],
     extra_link_args=["-pthread"],
 )

@@ -74,6 +74,15 @@ class _Lib:
         version: _Pointer,
         /,
     ) -> int: ...
+    def pykv_get_value(
+        self,
+        store: _Pointer,
+        key: bytes,
+        key_size: int,
+        buffer: _Pointer,
+        capacity: int,
+        /,
+    ) -> int: ...
     def pykv_contains(
         self, store: _Pointer, key: bytes, key_size: int, expiry_ms: _Pointer, /
     ) -> int: ...
@@ -128,6 +137,9 @@ class _Lib:
         durability: int,
         version: _Pointer,
         /,
+    ) -> int: ...
+    def pykv_put_value(
+        self, store: _Pointer, key: bytes, key_size: int, value: _Bytes, value_size: int, /
     ) -> int: ...
     def pykv_delete(
         self, store: _Pointer, key: bytes, key_size: int, durability: int, /

@@ -31,7 +31,7 @@ ABSENT = -1000 + NOT_FOUND  # what pykv_get() returns in place of a size
 ROOM_SIZE = 65_536  # bytes of a pooled buffer; larger values take one call more
 
 # Names of the module are found faster than attributes of lib.
-_get = lib.pykv_get
+_get = lib.pykv_get_value
 _contains = lib.pykv_contains
 _free = lib.pykv_free
 _new_array = ffi.new_allocator(should_clear_after_alloc=False)
@@ -81,7 +81,7 @@ class Reader:
         except IndexError:
             room = _new_room()
         pointer, content = room
-        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE, NULL)
+        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE)
         if 0 <= size <= ROOM_SIZE:
             value = content[:size]
             rooms.append(room)
@@ -101,7 +101,7 @@ class Reader:
         except IndexError:
             room = _new_room()
         pointer, content = room
-        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE, NULL)
+        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE)
         if 0 <= size <= ROOM_SIZE:
             value: bytes = content[:size]
             rooms.append(room)
@@ -146,7 +146,7 @@ class Reader:
         key = as_bytes(key, "key")
         with writable_pointer(buffer) as pointer:
             room = len(pointer)
-            size = _get(self._handle, key, len(key), pointer, room, NULL)
+            size = _get(self._handle, key, len(key), pointer, room)
         if size == ABSENT:
             return None
         if size < 0:
@@ -213,7 +213,7 @@ class Reader:
         capacity = 4096
         while True:  # again with more room, while the value is larger than we thought
             room = _new_array("uint8_t[]", capacity)
-            size = _get(self._handle, key, len(key), room, capacity, version)
+            size = lib.pykv_get(self._handle, key, len(key), room, capacity, version)
             if size == ABSENT:
                 return None
             if size < 0:
@@ -442,16 +442,16 @@ class Reader:
     ) -> None:
         self.close()
 
-    def __del__(self) -> None:
+    def __del__(self, free: Any = _free, null: Any = NULL) -> None:  # globals may be gone by then
         try:
             if not getattr(self, "_closed", True):
                 warnings.warn(f"unclosed store {self!r}", ResourceWarning, 2, source=self)
         finally:
             # In a circle of garbage others may be finalized after us, and use us. To them we are
             # closed: a NULL handle says so in each call, and scans and views outlive the handle.
-            handle, self._handle = getattr(self, "_handle", NULL), NULL
+            handle, self._handle = getattr(self, "_handle", null), null
             self._closed = True
-            _free(handle)
+            free(handle)
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can be neither copied nor pickled: open its path again")

@@ -32,6 +32,7 @@ CONFLICT = lib.PYKV_CONFLICT
 _MISSING: Any = object()
 
 _put = lib.pykv_put
+_put_value = lib.pykv_put_value
 _delete = lib.pykv_delete
 
 
@@ -68,7 +69,7 @@ class Store(Reader, MutableMapping[bytes, bytes]):
         """Store *value* under *key*, for ever. See `put`."""
         if type(key) is not bytes or type(value) is not bytes:
             return self.put(key, value)
-        status = _put(self._handle, key, len(key), value, len(value), 0, DURABILITY_DEFAULT, NULL)
+        status = _put_value(self._handle, key, len(key), value, len(value))
         if status:
             raise failure(status, [key])
         return None

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 enum { NO_FILE = -1, NO_ITEM = -1 };
 
@@ -141,6 +142,22 @@ uint64_t image_hash(const struct image *image, bool shared)
     return sum;
 }
 
+void image_write(const struct image *image, const char *path)
+{
+    if (mkdir(path, 0700) != 0)
+        return;
+    for (size_t i = 0; i < image->count; i++) {
+        char name[1024];
+        snprintf(name, sizeof name, "%s/%s", path, image->files[i].name);
+        FILE *file = fopen(name, "wb");
+        size_t size = image->files[i].size;
+        if (file == NULL || (size > 0 && fwrite(image->files[i].bytes, 1, size, file) != size))
+            fprintf(stderr, "cannot write %s\n", name);
+        if (file != NULL)
+            fclose(file);
+    }
+}
+
 /* ---- Traces ---- */
 
 void trace_add(struct trace *trace, const struct effect *effect)
@@ -169,6 +186,18 @@ const char *effect_kind_name(enum effect_kind kind)
     static const char *const names[] = { "write", "store", "shared", "size", "create", "rename",
                                          "remove", "sync", "failed sync", "dir sync" };
     return names[kind];
+}
+
+void trace_print(const struct trace *trace, size_t at, FILE *out)
+{
+    for (size_t i = 0; i < trace->count; i++) {
+        const struct effect *effect = &trace->effects[i];
+        fprintf(out, "%s%4zu  %2u %2u %2u  %s inode %llu offset %llu size %llu %s %s\n",
+                i == at ? "-->\n" : "", i, effect->progress.started, effect->progress.acked,
+                effect->progress.durable, effect_kind_name(effect->kind),
+                (unsigned long long)effect->inode, (unsigned long long)effect->offset,
+                (unsigned long long)effect->size, effect->name, effect->to);
+    }
 }
 
 /* ---- Disks ---- */
@@ -336,6 +365,17 @@ static void add_sector(struct disk *disk, int number, uint64_t sector, int64_t w
            DISK_SECTOR_SIZE);
 }
 
+/* Whether a failed sync has left the sector pending: then even the same bytes are news to the disk. */
+static bool is_lost(const struct disk *disk, int number, uint64_t sector)
+{
+    for (size_t i = 0; i < disk->item_count; i++) {
+        const struct item *item = &disk->items[i];
+        if (item->lost && item->file == number && item->sector == sector)
+            return true;
+    }
+    return false;
+}
+
 static void apply_bytes(struct disk *disk, const struct effect *effect)
 {
     int number = find_file(disk, effect->inode);
@@ -352,7 +392,7 @@ static void apply_bytes(struct disk *disk, const struct effect *effect)
         uint64_t next = (sector + 1) * DISK_SECTOR_SIZE;
         size_t size = (size_t)((next < end ? next : end) - at);
         const uint8_t *bytes = effect->bytes + (at - effect->offset);
-        if (memcmp(file->current + at, bytes, size) != 0) {
+        if (memcmp(file->current + at, bytes, size) != 0 || is_lost(disk, number, sector)) {
             memcpy(file->current + at, bytes, size);
             add_sector(disk, number, sector, NO_ITEM);
         }

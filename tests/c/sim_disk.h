@@ -6,7 +6,7 @@
  * What may happen to pending effects, whatever the model:
  *   - data reaches the disk by sectors of 512 bytes, in any order; a sector holds what it held at
  *     some moment since the last sync of its file, or a torn mixture of two such moments;
- *   - a sync that failed leaves sectors that no later sync of the same bytes can be trusted with;
+ *   - a sync that failed leaves sectors that no later sync writes, until they are stored to anew;
  *   - memory shared through a mapping without `stored` (the keydir) holds anything at all.
  * DISK_POSIX: the size of a file is one of those since its last sync; a name refers to what it did
  * at some moment since the last sync of its directory; all of these independently.
@@ -18,6 +18,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 
 #define DISK_SECTOR_SIZE 512u
 #define DISK_NAME_SIZE 48u
@@ -49,6 +50,9 @@ void image_clear(struct image *image);      /* no files; memory is kept */
 void image_release(struct image *image);
 /* A hash of all names, sizes and bytes, whatever the order; shared files count only if `shared`. */
 uint64_t image_hash(const struct image *image, bool shared);
+
+/* Write the files to a real directory, which is made; one that is there stays as it is. */
+void image_write(const struct image *image, const char *path);
 
 /* ---- Traces ---- */
 
@@ -84,6 +88,8 @@ struct trace {
 /* Append a copy. */
 void trace_add(struct trace *trace, const struct effect *effect);
 void trace_release(struct trace *trace);
+/* As text, with an arrow before effect number `at`. */
+void trace_print(const struct trace *trace, size_t at, FILE *out);
 const char *effect_kind_name(enum effect_kind kind);
 
 /* ---- Disks ---- */

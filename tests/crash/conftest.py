@@ -8,8 +8,10 @@ one line of figures at its end, which the tests show (pytest -rP), and one line 
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,9 @@ c_tests = load_builder()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--images", type=int, default=50_000, help="disk images that tests/crash tries")
+    parser.addoption(
+        "--images", type=int, default=50_000, help="disk images that tests/crash tries"
+    )
 
 
 class Programs:
@@ -78,3 +82,23 @@ def plain() -> Programs:
 def sanitized() -> Programs:
     """Built with AddressSanitizer and UndefinedBehaviorSanitizer, for depth."""
     return Programs("address")
+
+
+@pytest.fixture
+def mutated(tmp_path: Path) -> Callable[[str, str, str], Programs]:
+    """Programs linked with a copy of the engine in which one place of one file is another."""
+
+    def make(file: str, pattern: str, replacement: str) -> Programs:
+        copy = tmp_path / "csrc"
+        shutil.copytree(HERE.parents[1] / "csrc", copy)
+        source = copy / file
+        text, count = re.subn(pattern, replacement, source.read_text())
+        assert count == 1, f"the place is there {count} times in {file}"
+        source.write_text(text)
+        module = load_builder()
+        module.ENGINE = copy
+        programs = Programs("none", module)
+        programs.builder.folder = tmp_path / "build"
+        return programs
+
+    return make

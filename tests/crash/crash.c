@@ -93,40 +93,16 @@ static uint64_t *seen_entry(struct enumerator *e, uint64_t hash)
     return &e->seen[2 * at + 1];
 }
 
-/* The image of the first violation; a directory that is there stays as it is. */
-static void dump_image(const struct image *image, const char *path)
-{
-    if (mkdir(path, 0700) != 0)
-        return;
-    for (size_t i = 0; i < image->count; i++) {
-        char name[1024];
-        snprintf(name, sizeof name, "%s/%s", path, image->files[i].name);
-        FILE *file = fopen(name, "wb");
-        size_t size = image->files[i].size;
-        if (file == NULL || (size > 0 && fwrite(image->files[i].bytes, 1, size, file) != size))
-            fprintf(stderr, "cannot write %s\n", name);
-        if (file != NULL)
-            fclose(file);
-    }
-}
-
-/* The trace as text, with an arrow at the point of the cut. */
-static void print_trace(const struct trace *trace, size_t p, const char *path)
+static void dump_trace(const struct trace *trace, size_t p, const char *path)
 {
     char name[1024];
     snprintf(name, sizeof name, "%s/TRACE", path);
     mkdir(path, 0700);
     FILE *out = fopen(name, "wx");      /* of the innermost crash: that is the one to look at */
-    for (size_t i = 0; out != NULL && i < trace->count; i++) {
-        const struct effect *effect = &trace->effects[i];
-        fprintf(out, "%s%4zu  started %u acked %u durable %u  %s inode %llu offset %llu size %llu %s %s\n",
-                i == p ? "-->\n" : "", i, effect->progress.started, effect->progress.acked,
-                effect->progress.durable, effect_kind_name(effect->kind),
-                (unsigned long long)effect->inode, (unsigned long long)effect->offset,
-                (unsigned long long)effect->size, effect->name, effect->to);
-    }
-    if (out != NULL)
-        fclose(out);
+    if (out == NULL)
+        return;
+    trace_print(trace, p, out);
+    fclose(out);
 }
 
 static bool check_usage(struct sim *sim, struct reason *reason)
@@ -221,7 +197,7 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
     if (found < 0) {
         trial_violation(e->trials, reason.text);
         if (e->options->dump != NULL)
-            dump_image(image, e->options->dump);
+            image_write(image, e->options->dump);
     } else if (again) {
         struct state states[STEPS_MAX + AFTER_COUNT + 1];
         memcpy(states, history->states, ((size_t)found + 1) * sizeof *states);
@@ -240,7 +216,7 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
         if (e->trials->violations > before && e->options->dump != NULL) {
             char first[1000];
             snprintf(first, sizeof first, "%s-first", e->options->dump);
-            dump_image(image, first);
+            image_write(image, first);
         }
     }
     trace_release(&trace);
@@ -287,7 +263,7 @@ static void try_cut(struct enumerator *e, struct disk *disk, struct disk_choice 
     uint64_t before = e->trials->violations;
     int found = try_image(e, image, NULL, model, history, low, low, high, boot + 1, depth);
     if (e->trials->violations > before && e->options->dump != NULL)
-        print_trace(trace, p, e->options->dump);
+        dump_trace(trace, p, e->options->dump);
     *seen_entry(e, hash) = found < 0 ? UINT64_MAX : (uint64_t)found + 1;
 }
 
@@ -311,7 +287,7 @@ static void try_kill(struct enumerator *e, struct disk *disk, const struct trace
     int found = try_image(e, image, disk, disk_model_of(disk), history, durable, low, high, boot,
                           depth);
     if (e->trials->violations > before && e->options->dump != NULL)
-        print_trace(trace, p, e->options->dump);
+        dump_trace(trace, p, e->options->dump);
     *seen_entry(e, hash) = found < 0 ? UINT64_MAX : (uint64_t)found + 1;
 }
 

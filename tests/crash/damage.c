@@ -25,7 +25,7 @@ enum counter {
     TRIALS, HARMLESS, AT_OPEN, AT_READ, AT_VERIFY, TAIL_CUT, REPAIRED, PLACED, MISPLACED, BYTES,
 };
 
-struct options { uint64_t seed, stride; const char *file; };
+struct options { uint64_t seed, stride; const char *file, *dump; };
 
 enum damage_kind { FLIP, TRUNCATE, ZERO, DOUBLE, SWAP, APPEND, EMPTY, REMOVE, SWAP_FILES, OLD_COPY };
 static const char *const damage_names[] = { "flip", "truncate to", "zero block", "double block",
@@ -111,7 +111,8 @@ static void touch(struct damager *d, const struct image *image, const struct pla
         bool hit = from < place->end && place->offset < end;
         bool frame_hit = place->frame != 0 && from < place->frame + RECORD_BARE_SIZE &&
                          place->frame < end;
-        if (hit || frame_hit)
+        bool header_hit = from < SEGMENT_HEADER_SIZE;    /* then all of the segment is lost */
+        if (hit || frame_hit || header_hit)
             d->touched[key] = true;
     }
 }
@@ -522,6 +523,8 @@ static void work(struct trials *trials, void *context)
             break;
         }
         find_places(&d->script, &stage.image, places);
+        if (d->options->dump != NULL && closed)
+            image_write(&stage.image, d->options->dump);
         for (size_t i = 0; i < stage.image.count; i++) {
             if (d->options->file == NULL ||
                 strstr(stage.image.files[i].name, d->options->file) != NULL)
@@ -545,6 +548,8 @@ int main(int argc, char **argv)
             options.seed = strtoull(value, NULL, 10);
         else if (strcmp(name, "--stride") == 0)
             options.stride = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--dump") == 0)
+            options.dump = value;
         else if (strcmp(name, "--file") == 0)
             options.file = value;
         else if (strcmp(name, "--violations") == 0)

@@ -21,7 +21,12 @@ enum counter { RUNS, FAILED_CALLS, REPORTED, ABSORBED, CUTS, COUNTED_CALLS };
 #define MAY_MAX 48u
 #define BROKEN_MAX STEPS_MAX
 
-struct options { uint64_t scripts, seed, stride; int flavour; };
+struct options {
+    uint64_t scripts, seed, stride;
+    int flavour;
+    uint64_t from;                  /* the first call that fails */
+    bool print;                     /* the trace of each violation */
+};
 
 /* The values that a key may have. */
 struct may { uint32_t count; int32_t value[MAY_MAX]; };
@@ -42,6 +47,7 @@ struct run {
     struct broken broken[BROKEN_MAX];
     uint32_t broken_count;
     bool poisoned;                      /* a failed sync was reported */
+    uint64_t syncs_failed;              /* as it was when the store was opened */
     struct reason reason;
 };
 
@@ -146,6 +152,11 @@ static bool check_state(struct run *run, const struct may *may, const struct sta
     return true;
 }
 
+static uint64_t failed_syncs(const struct run *run)
+{
+    return sim_failed(run->sim, SIM_FILE_SYNC) + sim_failed(run->sim, SIM_DIR_SYNC);
+}
+
 /* Judge a status: a failure needs a failed call as its cause. `before`: failed calls before it. */
 static bool check_status(struct run *run, int status, uint64_t before, const char *what)
 {
@@ -154,8 +165,10 @@ static bool check_status(struct run *run, int status, uint64_t before, const cha
         return true;
     run->trials->counters[REPORTED]++;
     bool caused = sim_failed(run->sim, SIM_ANY) > before;
-    if (status == PYKV_SYNC_FAILED && run->poisoned)
+    if (status == PYKV_SYNC_FAILED && failed_syncs(run) > run->syncs_failed) {
+        run->poisoned = true;
         return true;
+    }
     if (status == PYKV_CORRUPT || status == PYKV_NOT_A_STORE || status == PYKV_NEWER_FORMAT ||
         status == PYKV_MISSING || status == PYKV_CLOSED || status == PYKV_INVALID)
         return fail(&run->reason, "%s is said to fail with %d: %s", what, status, error->message);
@@ -243,6 +256,7 @@ static bool open_store(struct run *run)
         uint64_t before = sim_failed(run->sim, SIM_ANY);
         int status = pykv_open_with(sim_os(run->sim), STORE_PATH, &run->script->options,
                                     &run->store);
+        run->syncs_failed = failed_syncs(run);
         if (status == PYKV_OK)
             return true;
         run->store = NULL;
@@ -375,6 +389,7 @@ static bool run_step(struct run *run, uint32_t number)
     const struct step *step = &run->script->steps[number];
     char what[256];
     bool durable = false;
+    run->trace->progress.started = number + 1;
     uint64_t before = sim_failed(run->sim, SIM_ANY);
     uint64_t syncs_before = sim_failed(run->sim, SIM_FILE_SYNC);
     if (step->kind == STEP_REOPEN)
@@ -400,8 +415,10 @@ static bool run_step(struct run *run, uint32_t number)
         note_success(run, number, durable && writes);
     } else {
         note_failure(run, number);
+        bool commits = step->durability == PYKV_DURABILITY_COMMIT ||
+                       run->script->options.durability == PYKV_DURABILITY_COMMIT;
         if (sim_failed(run->sim, SIM_FILE_SYNC) > syncs_before &&
-            (step->kind == STEP_SYNC || durable))
+            (step->kind == STEP_SYNC || commits))
             run->poisoned = true;
     }
     return run->reason.text[0] == 0 && (status == PYKV_OK || check_reads(run));
@@ -463,7 +480,7 @@ static bool check_power_cuts(struct run *run, struct image *image)
 
 /* One run of the script with this fault. Whether a call failed. */
 static bool run_fault(struct trials *trials, uint64_t seed, enum flavour flavour,
-                      const struct sim_fault *fault)
+                      const struct sim_fault *fault, bool print)
 {
     struct script *script = malloc(sizeof *script);
     struct run *run = calloc(1, sizeof *run);
@@ -511,6 +528,8 @@ static bool run_fault(struct trials *trials, uint64_t seed, enum flavour flavour
                  failed > 0 ? sim_call_name(sim_first_failed(run->sim)) : "nothing",
                  run->reason.text);
         trial_violation(trials, text);
+        if (print)
+            trace_print(&trace, SIZE_MAX, stdout);
     }
     pykv_free(run->store);
     sim_free(run->sim);
@@ -527,14 +546,14 @@ static bool run_fault(struct trials *trials, uint64_t seed, enum flavour flavour
 static void work(struct trials *trials, void *context)
 {
     const struct options *options = context;
-    uint64_t number = 0;
+    uint64_t number = 0;        /* of the run: those before trials->resume were tried */
     for (uint64_t i = 0; i < options->scripts && !trials_enough(trials); i++) {
         enum flavour flavour = options->flavour >= 0 ? (enum flavour)options->flavour
                                                      : (enum flavour)(i % FLAVOUR_HUGE);
         for (unsigned mode = 0; mode < 6 && !trials_enough(trials); mode++) {
             struct sim_fault fault = { .call = SIM_ANY, .onwards = mode >= 3, .variant = mode % 3 };
             bool fired = true;
-            for (fault.at = 0; fired && !trials_enough(trials); fault.at += options->stride) {
+            for (fault.at = options->from; fired && !trials_enough(trials); fault.at += options->stride) {
                 if (number++ < trials->resume)
                     continue;           /* its child died: so it fired */
                 trials->resume = number;
@@ -542,7 +561,7 @@ static void work(struct trials *trials, void *context)
                             "variant %u", (unsigned long long)(options->seed + i), flavour,
                             flavour_name(flavour), (unsigned long long)fault.at,
                             fault.onwards ? " and all later ones" : "", fault.variant);
-                fired = run_fault(trials, options->seed + i, flavour, &fault);
+                fired = run_fault(trials, options->seed + i, flavour, &fault, options->print);
             }
             trials->counters[COUNTED_CALLS] += fault.at;
         }
@@ -559,6 +578,10 @@ int main(int argc, char **argv)
             options.scripts = strtoull(value, NULL, 10);
         else if (strcmp(name, "--seed") == 0)
             options.seed = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--from") == 0)
+            options.from = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--print") == 0)
+            options.print = atoi(value) != 0;
         else if (strcmp(name, "--stride") == 0)
             options.stride = strtoull(value, NULL, 10);
         else if (strcmp(name, "--flavour") == 0)

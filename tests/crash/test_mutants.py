@@ -8,17 +8,12 @@ the product carries no hooks. An edit that no longer finds its place fails its t
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from conftest import HERE, Programs, load_builder
-
-ENGINE = HERE.parents[1] / "csrc"
 
 
 @dataclass(frozen=True)
@@ -34,22 +29,6 @@ class Mutant:
 
 
 MUTANTS: list[Mutant] = []
-
-
-class MutantPrograms(Programs):
-    """Programs linked with a copy of the engine that has one defect."""
-
-    def __init__(self, mutant: Mutant, folder: Path) -> None:
-        copy = folder / "csrc"
-        shutil.copytree(ENGINE, copy)
-        source = copy / mutant.file
-        text, count = re.subn(mutant.pattern, mutant.replacement, source.read_text())
-        assert count == 1, f"{mutant.name}: its place is there {count} times in {mutant.file}"
-        source.write_text(text)
-        module = load_builder()
-        module.ENGINE = copy
-        super().__init__("none", module)
-        self.builder.folder = folder / "build"
 
 
 def find(program: Path, *arguments: str) -> str:
@@ -69,9 +48,9 @@ def find(program: Path, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
-def test_a_defect_of_the_engine_is_found(mutant: Mutant, tmp_path: Path) -> None:
+def test_a_defect_of_the_engine_is_found(mutant: Mutant, mutated: Any) -> None:
     """The named check finds the defect, and for the reason that is expected."""
-    programs = MutantPrograms(mutant, tmp_path)
+    programs = mutated(mutant.file, mutant.pattern, mutant.replacement)
     output = find(programs.build(mutant.check[0]), *mutant.check[1:])
     assert re.search(mutant.finds, output), f"found, but not as expected: {output[-500:]}"
 

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for workers.py
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--kills", type=int, default=60, help="kills of each loop in tests/kill")
+    parser.addoption("--kills", type=int, default=30, help="kills of each loop in tests/kill")
 
 
 @pytest.fixture

@@ -147,6 +147,41 @@ def test_the_parent_closes_first(tmp_path: Path) -> None:
         assert other.verify().ok
 
 
+def test_another_takes_the_place_of_a_dead_parent(tmp_path: Path) -> None:
+    """While a child of a killed parent goes on, others open and close the store."""
+    path, stop = tmp_path / "store.kv", tmp_path / "stop"
+
+    def parent(report: Callable[..., None]) -> None:
+        db = pykv.open(path)
+        if os.fork() == 0:
+            try:
+                while not stop.exists():
+                    db.incr(b"n")
+            finally:
+                os._exit(0)
+        report(1)
+        signal.pause()
+
+    worker = workers.Worker(parent)
+    while not worker.done:
+        worker.listen(0.05)
+    worker.kill()
+    try:
+        for number in range(10):
+            with pykv.open(path, "w") as db, pykv.open(path, "w") as other:
+                db[b"k"] = b"%d" % number
+                assert other[b"k"] == b"%d" % number
+                assert db.stats().processes == 3
+    finally:
+        stop.touch()
+    with pykv.open(path, "w") as db:
+        end = time.monotonic() + 10
+        while db.stats().processes > 1 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert db.stats().processes == 1
+        assert db.verify().ok
+
+
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 def test_fork_beside_busy_threads(tmp_path: Path, kills: int, io: Any) -> None:
     """Whatever other threads of the parent are doing at the fork, the child reads and writes."""
@@ -319,19 +354,11 @@ def test_without_a_lock_file(db: pykv.Store) -> None:
     assert db[b"n"] == b"1"
 
 
-def count(path: str, times: int) -> int:
-    """What a process of multiprocessing does."""
-    with pykv.open(path, "w") as db:
-        for _ in range(times):
-            db.incr(b"mp")
-    return times
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing(db: pykv.Store, method: str) -> None:
     """Pools of each kind count in a store that is open in the parent."""
     with multiprocessing.get_context(method).Pool(3) as pool:
-        assert sum(pool.starmap(count, [(db.path, 200)] * 6)) == 1_200
+        assert sum(pool.starmap(workers.count, [(db.path, 200)] * 6)) == 1_200
         pool.close()
         pool.join()
     assert db[b"mp"] == b"1200"

@@ -78,7 +78,9 @@ def test_kill_the_only_process(tmp_path: Path, kills: int) -> None:
             raise
         total += worker.done
     segments = len(list(path.glob("segment-*")))
-    print(f"{kills} kills, {total} acknowledged operations, {rebuilt} rebuilds, {segments} segments")
+    print(
+        f"{kills} kills, {total} acknowledged operations, {rebuilt} rebuilds, {segments} segments"
+    )
 
 
 def test_kill_during_recovery(tmp_path: Path, kills: int) -> None:

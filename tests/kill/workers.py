@@ -62,7 +62,7 @@ class Worker:
         """Take in reports for so long, or until the worker has ended."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
-            if select.select([self._read], [], [], left)[0] and not self._take():
+            if self._ready(left) and not self._take():
                 break
 
     def kill(self) -> None:
@@ -75,12 +75,17 @@ class Worker:
         """Wait for it to end by itself, without a failure."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if select.select([self._read], [], [], 0.1)[0] and not self._take():
+            if self._ready(0.1) and not self._take():
                 break
         else:
             os.kill(self.pid, signal.SIGKILL)
         status = self._wait()
         assert status == 0, f"the worker ended with status {status}"
+
+    def _ready(self, seconds: float) -> bool:
+        poll = select.poll()  # not select(), which takes no descriptor beyond 1023
+        poll.register(self._read, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
 
     def _take(self) -> bool:
         data = os.read(self._read, 4096 * REPORT.size)
@@ -90,10 +95,19 @@ class Worker:
         return len(data) != 0
 
     def _wait(self) -> int:
-        while self._take():
-            pass
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        while self._ready(0) and self._take():
+            pass  # not up to the end of the pipe, which a child of its own may hold open
         os.close(self._read)
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return status
+
+
+def count(path: str, times: int) -> int:
+    """What a process of multiprocessing does: it must be able to import this."""
+    with pykv.open(path, "w") as db:
+        for _ in range(times):
+            db.incr(b"mp")
+    return times
 
 
 def in_child(act: Callable[[], None], seconds: float = 60) -> None:
