@@ -203,6 +203,20 @@ static void drop_space(struct pykv_store *store)
     store->space.fd = -1;
 }
 
+/* A keydir that knows less of the log than the manifest is an old one that somebody put back. */
+static int check_age(struct pykv_store *store)
+{
+    struct manifest manifest;
+    int status = manifest_read(store->os, store->dir, &manifest);
+    if (status == PYKV_MISSING || status == PYKV_CORRUPT)
+        return PYKV_OK;             /* verification tells of it, and an open that needs it */
+    if (status != PYKV_OK)
+        return status;
+    bool older = manifest.durable > atomic_load(&store->shared->durable);
+    manifest_release(store->os, &manifest);
+    return older ? PYKV_NOT_FOUND : PYKV_OK;
+}
+
 /* PYKV_NOT_FOUND: there is no keydir of this boot, this machine and this directory. */
 static int attach(struct pykv_store *store)
 {
@@ -229,6 +243,8 @@ static int attach(struct pykv_store *store)
         status = keydir_open(os, &store->space, &store->shared->keydir, &store->keydir);
     if (status == PYKV_CORRUPT)
         return PYKV_NOT_FOUND;      /* the log knows better */
+    if (status == PYKV_OK)
+        status = check_age(store);
     return status == PYKV_OK ? start_log(store) : status;
 }
 

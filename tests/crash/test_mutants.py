@@ -28,7 +28,40 @@ class Mutant:
     finds: str  # what it must say
 
 
-MUTANTS: list[Mutant] = []
+MUTANTS = [
+    Mutant(
+        "no-checksum",
+        "format.c",
+        r"return get_u32\(bytes\) == crc32c\(seed, bytes \+ 4, size - 4\);",
+        "(void)bytes, (void)seed;\n    return true;",
+        ("damage", "--stride", "29"),
+        "VIOLATION",
+    ),
+    Mutant(
+        "half-a-batch",
+        "walk.c",
+        r"if \(\(status = walk_members\(walk, reader, &record, false\)\) != PYKV_OK \|\| !tell\)",
+        "if (!tell)",
+        ("crash", "--images", "5000"),
+        "VIOLATION",
+    ),
+    Mutant(
+        "failed-sync-believed",
+        "log.c",
+        r"int error = log->os->file_sync\(log->os, segment->fd\);",
+        "(void)log->os->file_sync(log->os, segment->fd);\n    int error = 0;",
+        ("faults", "--stride", "7"),
+        "VIOLATION",
+    ),
+    Mutant(
+        "no-directory-sync",
+        "log.c",
+        r"int error = log->os->dir_sync\(log->os, log->dir\);",
+        "int error = 0;",
+        ("crash", "--images", "5000"),
+        "VIOLATION",
+    ),
+]
 
 
 def find(program: Path, *arguments: str) -> str:
