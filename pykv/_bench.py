@@ -1,304 +1,248 @@
 """
-_bench.py -- the quick bench: real data in, read back and checked, writers killed, and a table of
-what each durability and io mode costs.
+_bench.py -- the main job: real data in, all of it read back and checked, writers killed, and what
+each durability and io mode costs.
 
-The data is what every machine with Python has: the sources of the standard library, each file under
-its path, and each identifier with the places it occurs at.
+The data is the standard library of the Python that runs (_bench_library.py). Nothing is shown that
+was not measured in this run: what could not be run says so, and makes the exit code 1, as does
+every check that fails. Progress is drawn between measurements, never during one.
 """
 
 from __future__ import annotations
 
-import hashlib
+import dataclasses
 import json
-import os
-import re
+import random
 import shutil
-import signal
-import subprocess
+import statistics
 import sys
-import sysconfig
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Self
 
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import pykv
-from pykv._cli import progress
+from pykv._bench_kill import Killed, kill_writers, write_plan
+from pykv._bench_library import Batch, Library, read_library
+from pykv._bench_measure import Timing, time_calls, time_whole, timing_of
+from pykv._bench_report import machine, print_report
 
-Durability = Literal["process", "interval", "commit"]
-Io = Literal["mmap", "pread"]
-
-IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z_0-9]*")
-PLACES_MAX = 200  # places kept of one identifier
-SAMPLE = 20_000  # single operations that are timed, of each kind
-SAMPLE_COMMIT = 300  # of those that wait for the disk
-KILLS = 5
-BATCH = 1_000
-
-# The writer that is killed: batches of three keys that belong together, each batch acknowledged by
-# its number on standard output. A batch that is acknowledged must be there afterwards, whole.
-WRITER = """
-import sys
-import pykv
-
-with pykv.open(sys.argv[1]) as db:
-    number = int(sys.argv[2])
-    while True:
-        number += 1
-        with db.batch() as batch:
-            batch[b"first:%d" % number] = b"%d" % number
-            batch[b"second:%d" % number] = b"%d" % number * 50
-            batch[b"last"] = b"%d" % number
-        sys.stdout.write("%d\\n" % number)
-        sys.stdout.flush()
-"""
+MODES = [
+    {"durability": durability, "io": io}
+    for durability in ("process", "interval", "commit")
+    for io in ("mmap", "pread")
+]
+SINGLE_VALUE_SIZE_MAX = 4096  # bytes: single operations are on identifiers with values up to this
+GROUP = 100  # keys of a get_many
 
 
-class CheckError(Exception):
-    """What was read is not what was written."""
+@dataclass(frozen=True)
+class Size:
+    """How much a run does."""
+
+    calls: int  # of a single operation, at most
+    seconds: float  # for a single operation, at most
+    kills: int  # in each mode
+    opens: int  # after a close, of which the median counts
 
 
-def corpus(seconds: float) -> dict[bytes, bytes]:
-    """Return the standard library: sources by path, and where each identifier occurs."""
-    root = Path(sysconfig.get_path("stdlib"))
-    data: dict[bytes, bytes] = {}
-    places: dict[str, list[str]] = {}
-    end = time.monotonic() + seconds
-    for path in sorted(root.rglob("*.py")):
-        name = path.relative_to(root).as_posix()
-        if "site-packages" in name or time.monotonic() > end:
-            continue
-        content = path.read_bytes()
-        data[b"file:" + name.encode()] = content
-        text = content.decode("utf-8", "replace")
-        for number, line in enumerate(text.splitlines(), 1):
-            for word in set(IDENTIFIER.findall(line)):
-                where = places.setdefault(word, [])
-                if len(where) < PLACES_MAX:
-                    where.append(f"{name}:{number}")
-    for word, where in places.items():
-        data[b"id:" + word.encode()] = "\n".join(where).encode()
-    return data
+QUICK = Size(calls=20_000, seconds=0.5, kills=3, opens=5)
+FULL = Size(calls=200_000, seconds=5.0, kills=20, opens=20)
 
 
-def percentile(ordered: Sequence[int], share: float) -> float:
-    """The value, in microseconds, that *share* of the ordered nanoseconds do not exceed."""
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))] / 1_000
+@dataclass
+class ModeResult:
+    """
+    What one durability and io mode has shown.
+
+    Attributes:
+        durability, io: As of `pykv.open`.
+        timings: An operation each.
+        keys, keydir_bytes, disk_bytes, live_bytes: As `Store.stats` told them, with all data in.
+        open_ms: Milliseconds of an open and a first get after a close: the median.
+        killed: What the kills have shown; None: they could not be run.
+        problems: Checks that failed, and why what is missing could not be run.
+    """
+
+    durability: str
+    io: str
+    timings: list[Timing] = field(default_factory=list)
+    keys: int = 0
+    keydir_bytes: int = 0
+    disk_bytes: int = 0
+    live_bytes: int = 0
+    open_ms: float | None = None
+    killed: Killed | None = None
+    problems: list[str] = field(default_factory=list)
 
 
-def timed(
-    what: str, operation: Callable[[Any], object], inputs: Iterable[Any], each: int = 1
-) -> dict[str, Any]:
-    """Time *operation* on each of *inputs*, an operation on *each* keys."""
-    clock = time.perf_counter_ns
-    times: list[int] = []
-    for item in inputs:
-        start = clock()
-        operation(item)
-        times.append(clock() - start)
-    total = sum(times)
-    times.sort()
-    return {
-        "operation": what,
-        "count": len(times) * each,
-        "per_second": len(times) * each / (total / 1e9),
-        "p50_us": percentile(times, 0.5),
-        "p99_us": percentile(times, 0.99),
-        "p999_us": percentile(times, 0.999),
-        "max_us": times[-1] / 1_000,
-    }
+def run(quick: bool, directory: Path | None = None, json_file: Path | None = None) -> int:
+    """
+    Run it all and print the tables.
 
-
-def chunks(keys: Sequence[bytes], size: int) -> list[Sequence[bytes]]:
-    """*keys* in pieces of *size*, the last one shorter left out."""
-    return [keys[i : i + size] for i in range(0, len(keys) - size + 1, size)]
-
-
-def check(db: pykv.Store, data: dict[bytes, bytes]) -> None:
-    """Read everything back, one by one, in batches and by iteration."""
-    if len(db) != len(data):
-        raise CheckError(f"{len(db)} keys where {len(data)} were written")
-    keys = list(data)
-    for group in [keys[i : i + BATCH] for i in range(0, len(keys), BATCH)]:
-        if db.get_many(group) != [data[key] for key in group]:
-            raise CheckError("get_many returned something else than was written")
-    seen = 0
-    for key, value in db.items():
-        if data.get(key) != value:
-            raise CheckError(f"iteration returned something else under {key!r}")
-        seen += 1
-    if seen != len(data):
-        raise CheckError(f"iteration returned {seen} of {len(data)} keys")
-    report = db.verify()
-    if not report.ok:
-        raise CheckError(f"verification found {report.damage_count} damaged places")
-
-
-def measure(path: Path, data: dict[bytes, bytes], durability: Durability, io: Io) -> dict[str, Any]:
-    """Fill a store, check it, time single operations, reopen it."""
-    keys = sorted(data, key=lambda key: hashlib.blake2b(key, digest_size=8).digest())
-    rows: list[dict[str, Any]] = []
-    sample = keys[:SAMPLE]
-    with pykv.open(path, "n", durability=durability, io=io) as db:
-        pieces = [
-            {key: data[key] for key in keys[i : i + BATCH]} for i in range(0, len(keys), BATCH)
-        ]
-        rows.append(timed(f"put_many of {BATCH}", db.put_many, pieces, BATCH))
-        check(db, data)
-        few = sample[:SAMPLE_COMMIT] if durability == "commit" else sample
-        rows.append(timed("put", lambda key: db.put(key, data[key]), few))
-        rows.append(timed("get", db.__getitem__, sample))
-        rows.append(timed("get, absent", db.get, [key + b"?" for key in sample]))
-        rows.append(timed("get_many of 100", db.get_many, chunks(sample, 100), 100))
-        rows.append(timed("delete", db.delete, few))
-        db.put_many({key: data[key] for key in few})
-        check(db, data)
-        stats = db.stats()
-    start = time.perf_counter_ns()
-    with pykv.open(path, "w", durability=durability, io=io) as db:
-        db[keys[0]]
-        open_ms = (time.perf_counter_ns() - start) / 1e6
-        check(db, data)
-    return {
-        "durability": durability,
-        "io": io,
-        "keys": stats.keys,
-        "keydir_bytes_per_key": stats.keydir_bytes / stats.keys,
-        "disk_bytes": stats.disk_bytes,
-        "live_bytes": stats.live_bytes,
-        "open_ms": open_ms,
-        "operations": rows,
-    }
-
-
-def kill_writers(path: Path) -> dict[str, Any]:
-    """Kill a writer with SIGKILL several times; whatever it acknowledged must be there, whole."""
-    acknowledged, open_ms = 0, []
-    for turn in range(KILLS):
-        child = subprocess.Popen(
-            [sys.executable, "-c", WRITER, os.fspath(path), str(acknowledged)],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert child.stdout is not None
-        goal = acknowledged + 200 * (turn + 1)
-        lines = []
-        for line in child.stdout:
-            lines.append(line)
-            if int(line) >= goal:
-                break
-        child.send_signal(signal.SIGKILL)
-        lines += child.stdout.readlines()
-        child.stdout.close()
-        child.wait()
-        complete = [int(line) for line in lines if line.endswith("\n")]
-        if not complete:
-            raise CheckError("the writer ended by itself")
-        acknowledged = complete[-1]
-        start = time.perf_counter_ns()
-        with pykv.open(path) as db:
-            db.get(b"last")
-            open_ms.append((time.perf_counter_ns() - start) / 1e6)
-            last = int(db[b"last"])
-            if last < acknowledged:
-                raise CheckError(
-                    f"batch {acknowledged} was acknowledged, and {last} is the last there"
-                )
-            for number in range(1, last + 1):
-                whole = b"%d" % number
-                if (
-                    db.get(b"first:%d" % number) != whole
-                    or db.get(b"second:%d" % number) != whole * 50
-                ):
-                    raise CheckError(f"batch {number} of {last} is not whole after a kill")
-            if b"first:%d" % (last + 1) in db or not db.verify().ok:
-                raise CheckError("a batch is there by half after a kill")
-            acknowledged = last
-    return {"kills": KILLS, "batches": acknowledged, "open_ms": sorted(open_ms)[len(open_ms) // 2]}
-
-
-def print_tables(console: Console, results: list[dict[str, Any]], kill: dict[str, Any]) -> None:
-    """Two tables: what operations cost, and what the stores cost."""
-    table = Table(title="Operations (microseconds)")
-    names = ("durability", "io", "operation", "a second", "p50", "p99", "p99.9", "max")
-    for name in names:
-        table.add_column(name, justify="left" if name in names[:3] else "right")
-    for result in results:
-        for row in result["operations"]:
-            latencies = (
-                f"{row[field]:,.1f}" for field in ("p50_us", "p99_us", "p999_us", "max_us")
-            )
-            table.add_row(
-                result["durability"],
-                result["io"],
-                row["operation"],
-                f"{row['per_second']:,.0f}",
-                *latencies,
-            )
-        table.add_section()
-    console.print(table)
-    table = Table(title="Stores")
-    for name in ("durability", "io", "keys", "RAM bytes a key", "disk MB", "live MB", "open ms"):
-        table.add_column(name, justify="right")
-    for result in results:
-        table.add_row(
-            result["durability"],
-            result["io"],
-            f"{result['keys']:,}",
-            f"{result['keydir_bytes_per_key']:.1f}",
-            f"{result['disk_bytes'] / 1e6:,.1f}",
-            f"{result['live_bytes'] / 1e6:,.1f}",
-            f"{result['open_ms']:.2f}",
-        )
-    console.print(table)
-    console.print(
-        f"{kill['kills']} writers killed with SIGKILL, {kill['batches']:,} batches acknowledged: "
-        f"all are there, each whole. Open after a kill: {kill['open_ms']:.2f} ms (median)."
-    )
-
-
-def run_quick(directory: Path | None, json_file: Path | None) -> int:
-    """Run it all; 0 if every check held."""
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    start = time.monotonic()
+    Args:
+        quick: Under a minute, without the tests of the standard library.
+        directory: Where to make the stores; None: where temporary files go.
+        json_file: Where to write all figures.
+    Returns:
+        The exit code: 0 if everything ran and every check held.
+    """
+    size = QUICK if quick else FULL
+    begun = time.monotonic()
     base = Path(tempfile.mkdtemp(prefix="pykv-bench-", dir=directory))
-    modes: list[tuple[Durability, Io]] = [
-        ("process", "mmap"),
-        ("process", "pread"),
-        ("interval", "mmap"),
-        ("commit", "mmap"),
-        ("commit", "pread"),
-    ]
     try:
-        with progress() as bar:
-            task = bar.add_task("reading the standard library", total=len(modes) + 2)
-            data = corpus(seconds=12)
-            size = sum(map(len, data)) + sum(map(len, data.values()))
-            bar.update(task, advance=1)
+        with Steps(2 + 2 * len(MODES)) as steps:
+            steps.begin("reading the standard library")
+            library = read_library(with_tests=not quick)
+            steps.begin("storing it for the writers")
+            source, plan = base / "source.kv", base / "plan.json"
+            write_plan(library, plan)
+            with pykv.open(source) as db:
+                for batch in library.batches:
+                    db.put_many(batch)
             results = []
-            for durability, io in modes:
-                bar.update(task, description=f"durability={durability}, io={io}")
-                results.append(measure(base / f"{durability}-{io}.kv", data, durability, io))
-                shutil.rmtree(base / f"{durability}-{io}.kv")
-                bar.update(task, advance=1)
-            bar.update(task, description="killing writers")
-            kill = kill_writers(base / "killed.kv")
-        console.print(
-            f"pykv {pykv.__version__} on {os.cpu_count()} processors: {len(data):,} keys, "
-            f"{size / 1e6:,.1f} MB of the standard library of Python {sys.version.split()[0]}, "
-            "read back and checked three times a store."
-        )
-        print_tables(console, results, kill)
-        console.print(f"All checks held. {time.monotonic() - start:.0f} seconds.")
-        if json_file is not None:
-            json_file.write_text(json.dumps({"stores": results, "kill": kill}, indent=1) + "\n")
-    except CheckError as error:
-        console.print(f"A CHECK FAILED: {error}", style="bold red")
-        return 1
+            for options in MODES:
+                name = ", ".join(options.values())
+                result = ModeResult(options["durability"], options["io"])
+                results.append(result)
+                try:
+                    steps.begin(f"{name}: measuring")
+                    measure(result, library, base / "measured.kv", size)
+                    steps.begin(f"{name}: killing writers")
+                    store = base / "killed.kv"
+                    result.killed = kill_writers(library, source, plan, store, options, size.kills)
+                    result.problems += result.killed.problems
+                except (pykv.Error, OSError) as error:
+                    result.problems.append(f"could not be run to its end: {error}")
+                for store in (base / "measured.kv", base / "killed.kv"):
+                    shutil.rmtree(store, ignore_errors=True)
+        seconds = time.monotonic() - begun
+        context = machine(base)
     finally:
         shutil.rmtree(base, ignore_errors=True)
-    return 0
+
+    print_report(context, library, results, seconds)
+    if json_file is not None:
+        document = {
+            "machine": context,
+            "seconds": seconds,
+            "library": {
+                name: getattr(library, name)
+                for name in ("files", "identifiers", "places", "source_bytes")
+            },
+            "modes": [dataclasses.asdict(result) for result in results],
+        }
+        json_file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 1 if any(result.problems for result in results) else 0
+
+
+def measure(result: ModeResult, library: Library, path: Path, size: Size) -> None:
+    """Fill a store at *path*, time each operation, and check after each step what it holds."""
+    pairs = library.pairs()
+    options = {"durability": result.durability, "io": result.io}
+    names = [
+        key
+        for key, value in pairs.items()
+        if key.startswith(b"id:") and len(value) <= SINGLE_VALUE_SIZE_MAX
+    ]
+    random.Random(1).shuffle(names)
+    once = names[: size.calls]
+    often = list(islice(chain.from_iterable([names] * (size.calls // len(names) + 1)), size.calls))
+    groups = [often[i : i + GROUP] for i in range(0, len(often) - GROUP + 1, GROUP)]
+    timings = result.timings
+
+    with pykv.open(path, "n", **options) as db:  # type: ignore[arg-type]
+        taken = []
+        for batch in library.batches:
+            before = time.perf_counter_ns()
+            db.put_many(batch)
+            taken.append(time.perf_counter_ns() - before)
+        timings.append(timing_of("put_many", taken, len(pairs)))
+        check(result, db, pairs, "after put_many")
+
+        seconds = size.seconds
+        timings.append(
+            time_calls("put", lambda key: db.put(key, pairs[key]), often, seconds=seconds)
+        )
+        timings.append(time_calls("get", db.get, often, seconds=seconds))
+        absent = [key + b"?" for key in often]
+        timings.append(time_calls("get, absent", db.get, absent, seconds=seconds))
+        timings.append(
+            time_calls(f"get_many of {GROUP}", db.get_many, groups, seconds=seconds, things=GROUP)
+        )
+        timings.append(time_whole("items", lambda: sum(1 for _ in db.items())))
+        removed = time_calls("delete", db.delete, once, seconds=seconds)
+        timings.append(removed)
+        gone = once[: removed.calls]
+        if any(db.contains_many(gone)) or len(db) != len(pairs) - len(gone):
+            result.problems.append("after delete, other keys are there than should be")
+        db.put_many({key: pairs[key] for key in gone})
+        check(result, db, pairs, "after delete and put_many")
+        stats = db.stats()
+    result.keys = stats.keys
+    result.keydir_bytes = stats.keydir_bytes
+    result.disk_bytes = stats.disk_bytes
+    result.live_bytes = stats.live_bytes
+
+    opens = []
+    for _ in range(size.opens):
+        begun = time.perf_counter()
+        with pykv.open(path, "w", **options) as db:  # type: ignore[arg-type]
+            found = db.get(names[0])
+            opens.append((time.perf_counter() - begun) * 1000)
+        if found != pairs[names[0]]:
+            result.problems.append("the first get after an open has another value")
+    result.open_ms = statistics.median(opens)
+    with pykv.open(path, "r", io=result.io) as db:  # type: ignore[arg-type]
+        check(result, db, pairs, "after reopening")
+
+
+def check(result: ModeResult, db: pykv.Store, pairs: Batch, when: str) -> None:
+    """Read everything back, by key and by iteration, and compare it; verify the store."""
+    if len(db) != len(pairs):
+        result.problems.append(f"{when}, there are {len(db):,} keys, not {len(pairs):,}")
+    wrong = sum(a != b for a, b in zip(db.get_many(pairs), pairs.values(), strict=True))
+    if wrong:
+        result.problems.append(f"{when}, get_many() has {wrong:,} wrong values")
+    seen = 0
+    for key, value in db.items():
+        seen += 1
+        wrong += pairs.get(key) != value
+    if wrong or seen != len(pairs):
+        result.problems.append(f"{when}, items() has {seen:,} pairs, {wrong:,} of them wrong")
+    report = db.verify()
+    if not report.ok:
+        result.problems.append(f"{when}, verify() finds {report.damage_count:,} damaged places")
+
+
+class Steps:
+    """A bar on stderr that is drawn only between steps: a thread would disturb the times."""
+
+    def __init__(self, total: int) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
+        self._bar = Progress(
+            *columns,
+            TimeElapsedColumn(),
+            console=Console(stderr=True),
+            auto_refresh=False,
+            transient=True,
+            disable=not sys.stderr.isatty(),
+        )
+        self._task = self._bar.add_task("", total=total)
+        self._begun = 0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def begin(self, what: str) -> None:
+        """Say what comes next."""
+        self._bar.update(self._task, description=what, completed=self._begun, refresh=True)
+        self._begun += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
