@@ -25,7 +25,11 @@ enum counter {
     TRIALS, HARMLESS, AT_OPEN, AT_READ, AT_VERIFY, TAIL_CUT, REPAIRED, PLACED, MISPLACED, BYTES,
 };
 
-struct options { uint64_t seed, stride; const char *file, *dump; };
+struct options {
+    uint64_t seed, stride;
+    const char *file, *dump;
+    bool places;                    /* print reports that do not name the damaged place */
+};
 
 enum damage_kind { FLIP, TRUNCATE, ZERO, DOUBLE, SWAP, APPEND, EMPTY, REMOVE, SWAP_FILES, OLD_COPY };
 static const char *const damage_names[] = { "flip", "truncate to", "zero block", "double block",
@@ -224,13 +228,41 @@ struct outcome {
     struct state state;     /* -2: could not be read */
 };
 
+/* The record or frame around byte `at` of a segment: the place that a report has to name. */
+static void find_record(const struct image_file *file, uint64_t at, uint64_t *from, uint64_t *end)
+{
+    struct record record;
+    uint64_t frame_end = 0;
+    *from = 0;
+    *end = SEGMENT_HEADER_SIZE;
+    for (uint64_t offset = SEGMENT_HEADER_SIZE; at >= *end && offset < file->size; offset = *end) {
+        if (record_decode(file->bytes + offset, file->size - offset, &record) != PYKV_OK ||
+            get_u32(file->bytes + offset) == 0) {
+            *from = offset;         /* behind the last one: the rest of the file */
+            *end = file->size;
+            return;
+        }
+        if (offset >= frame_end)
+            *from = offset;
+        if ((record.flags & RECORD_FRAME) != 0)
+            frame_end = offset + record.size + (uint64_t)record.value_size * RECORD_ALIGNMENT;
+        *end = offset + record.size;
+    }
+}
+
 static void note_place(struct damager *d, const struct stage *stage, const struct damage *damage,
                        const char *path, uint64_t offset)
 {
-    (void)offset;
-    const char *name = stage->image.files[damage->file].name;
-    bool placed = strstr(path, name) != NULL;
+    const struct image_file *file = &stage->image.files[damage->file];
+    uint64_t from = 0, end = UINT64_MAX;
+    if (damage->kind == FLIP && strncmp(file->name, "segment-", 8) == 0)
+        find_record(file, damage->at, &from, &end);
+    bool placed = strcmp(path, file->name) == 0 && from <= offset && offset < end;
     d->trials->counters[placed ? PLACED : MISPLACED]++;
+    if (d->options->places && !placed)
+        printf("misplaced: %s: %s at %llu, not %s from %llu to %llu\n", d->trials->where, path,
+               (unsigned long long)offset, file->name, (unsigned long long)from,
+               (unsigned long long)end);
 }
 
 static void read_all(struct damager *d, struct pykv_store *store, const struct state *expected,
@@ -552,6 +584,8 @@ int main(int argc, char **argv)
             options.seed = strtoull(value, NULL, 10);
         else if (strcmp(name, "--stride") == 0)
             options.stride = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--places") == 0)
+            options.places = atoi(value) != 0;
         else if (strcmp(name, "--dump") == 0)
             options.dump = value;
         else if (strcmp(name, "--file") == 0)
@@ -566,7 +600,7 @@ int main(int argc, char **argv)
     bool good = trials_run(trials, 20, work, &options);
     const uint64_t *c = trials->counters;
     printf("damage: %llu bytes, %llu trials: %llu harmless, %llu reported by open, %llu by a read, "
-           "%llu by verify, %llu torn tails cut; %llu repaired; file named rightly %llu, wrongly "
+           "%llu by verify, %llu torn tails cut; %llu repaired; place named rightly %llu, wrongly "
            "%llu; %llu violations\n", (unsigned long long)c[BYTES], (unsigned long long)c[TRIALS],
            (unsigned long long)c[HARMLESS], (unsigned long long)c[AT_OPEN],
            (unsigned long long)c[AT_READ], (unsigned long long)c[AT_VERIFY],
