@@ -20,7 +20,8 @@ from pathlib import Path
 import pykv
 from pykv._bench_library import Batch, Library
 
-WRITER = [sys.executable, "-m", "pykv._bench_writer"]
+WRITER = [sys.executable, "-P", "-m", "pykv._bench_writer"]
+PACKAGE_PARENT = Path(pykv.__file__).parents[1]
 PATIENCE_SECONDS = 30  # how long a writer may be silent before that is a failure
 DELAY_MAX_SECONDS = 0.002  # between the batch that was waited for and the signal
 
@@ -102,7 +103,12 @@ def _kill_one(
 ) -> tuple[int, int]:
     """Kill a writer soon after it has acknowledged batch *goal*; its status and last word."""
     arguments = [source, plan, store, options["durability"], options["io"], str(first)]
-    writer = subprocess.Popen([*WRITER, *map(str, arguments)], stdout=subprocess.PIPE)
+    # The writer imports this very package, whatever pykv/ the working directory may hold.
+    paths = filter(None, [str(PACKAGE_PARENT), os.environ.get("PYTHONPATH")])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    writer = subprocess.Popen(
+        [*WRITER, *map(str, arguments)], stdout=subprocess.PIPE, env=environment
+    )
     assert writer.stdout is not None
     words, last = b"", first - 1
     with writer.stdout as pipe:
