@@ -230,7 +230,8 @@ static int keys_add(struct keys *keys, const struct record *record)
         keys->bytes = grown;
         keys->capacity = capacity;
     }
-    memcpy(keys->bytes + keys->size, record->key, record->key_size);
+    if (record->key_size != 0)
+        memcpy(keys->bytes + keys->size, record->key, record->key_size);
     keys->operations[keys->count++] = (struct operation){ .kind = PYKV_DELETE, .key_size = record->key_size };
     keys->size += record->key_size;
     return PYKV_OK;

@@ -28,7 +28,6 @@ enum counter {
 struct options {
     uint64_t seed, stride;
     const char *file, *dump;
-    bool places;                    /* print reports that do not name the damaged place */
 };
 
 enum damage_kind { FLIP, TRUNCATE, ZERO, DOUBLE, SWAP, APPEND, EMPTY, REMOVE, SWAP_FILES, OLD_COPY };
@@ -251,7 +250,7 @@ static void find_record(const struct image_file *file, uint64_t at, uint64_t *fr
 }
 
 static void note_place(struct damager *d, const struct stage *stage, const struct damage *damage,
-                       const char *path, uint64_t offset)
+                       const char *path, uint64_t offset, struct reason *reason)
 {
     const struct image_file *file = &stage->image.files[damage->file];
     uint64_t from = 0, end = UINT64_MAX;
@@ -259,10 +258,9 @@ static void note_place(struct damager *d, const struct stage *stage, const struc
         find_record(file, damage->at, &from, &end);
     bool placed = strcmp(path, file->name) == 0 && from <= offset && offset < end;
     d->trials->counters[placed ? PLACED : MISPLACED]++;
-    if (d->options->places && !placed)
-        printf("misplaced: %s: %s at %llu, not %s from %llu to %llu\n", d->trials->where, path,
-               (unsigned long long)offset, file->name, (unsigned long long)from,
-               (unsigned long long)end);
+    if (end != UINT64_MAX && !placed)
+        fail(reason, "the damage is reported as %s at %llu, not in %llu..%llu", path,
+             (unsigned long long)offset, (unsigned long long)from, (unsigned long long)end);
 }
 
 static void read_all(struct damager *d, struct pykv_store *store, const struct state *expected,
@@ -391,7 +389,7 @@ static void judge(struct damager *d, const struct stage *stage, const struct dam
         outcome = (struct outcome){ .where = AT_OPEN, .reported = true, .lost = true };
         if (status == PYKV_CORRUPT && pykv_last_error()->path[0] == 0)
             fail(&reason, "open reports damage, but not in which file");
-        note_place(d, stage, damage, pykv_last_error()->path, pykv_last_error()->offset);
+        note_place(d, stage, damage, pykv_last_error()->path, pykv_last_error()->offset, &reason);
     } else {
         read_all(d, store, expected, &outcome, &reason);
         scan_all(d, store, &outcome, &reason);
@@ -399,7 +397,7 @@ static void judge(struct damager *d, const struct stage *stage, const struct dam
         if (status < 0 && !outcome.reported)
             outcome.where = AT_VERIFY;
         if (status < 0 && report.damage_count > 0)
-            note_place(d, stage, damage, report.damage[0].path, report.damage[0].offset);
+            note_place(d, stage, damage, report.damage[0].path, report.damage[0].offset, &reason);
         outcome.reported = outcome.reported || status < 0;
         bool prefix = is_prefix(d, stage, &outcome.state);
         /* The keydir of a killed store, put back as it was a while ago in the same boot: nothing on
@@ -584,8 +582,6 @@ int main(int argc, char **argv)
             options.seed = strtoull(value, NULL, 10);
         else if (strcmp(name, "--stride") == 0)
             options.stride = strtoull(value, NULL, 10);
-        else if (strcmp(name, "--places") == 0)
-            options.places = atoi(value) != 0;
         else if (strcmp(name, "--dump") == 0)
             options.dump = value;
         else if (strcmp(name, "--file") == 0)
