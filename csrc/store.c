@@ -280,7 +280,10 @@ static int build(struct pykv_store *store)
          * that tells of a failed sync stays until all has been written anew. */
         if (!store->rewrite_tail)
             (void)os->file_remove(os, store->dir, KEYDIR_NAME);
-        (void)os->file_remove(os, store->dir, KEYDIR_TEMPORARY);
+        /* One that tried before us failed or died, perhaps at a sync: what it believed to be on its
+         * way to the disk may be clean in memory and missing there. */
+        if (os->file_remove(os, store->dir, KEYDIR_TEMPORARY) == 0)
+            store->rewrite_tail = true;
         error = os->file_open(os, store->dir, KEYDIR_TEMPORARY, OS_CREATE, store->options.file_mode, &store->space.fd);
         if (error != 0)
             return error_os(error, KEYDIR_TEMPORARY, 0, "create");
