@@ -243,8 +243,8 @@ static int attach(struct pykv_store *store)
         status = keydir_open(os, &store->space, &store->shared->keydir, &store->keydir);
     if (status == PYKV_CORRUPT)
         return PYKV_NOT_FOUND;      /* the log knows better */
-    if (status == PYKV_OK)
-        status = check_age(store);
+    if (status == PYKV_OK && atomic_load(&store->shared->sync_failed) == 0)
+        status = check_age(store);  /* else it is there to tell of the failed sync, whatever its age */
     return status == PYKV_OK ? start_log(store) : status;
 }
 
