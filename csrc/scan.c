@@ -102,6 +102,15 @@ static int collect(struct pykv_scan *scan)
     return scan->pending == 0 ? PYKV_NOT_FOUND : PYKV_OK;
 }
 
+/* The record at a slot's location. A slot of a damaged keydir may lead to one that has no key. */
+static int read_slot(struct pykv_store *store, uint64_t slot, struct log_reader *reader, struct record *out)
+{
+    int status = log_read(&store->log, keydir_slot_location(slot), reader, out);
+    if (status == PYKV_OK && out->flags & (RECORD_FRAME | RECORD_MARK | RECORD_SEAL))
+        status = error_corrupt(KEYDIR_NAME, 0, "a slot leads to a record without a key");
+    return status;
+}
+
 static bool wanted(const struct pykv_scan *scan, const struct record *record)
 {
     return (record->flags & RECORD_TOMBSTONE) == 0 &&
@@ -109,10 +118,10 @@ static bool wanted(const struct pykv_scan *scan, const struct record *record)
            record->key_size >= scan->prefix_size && memcmp(record->key, scan->prefix, scan->prefix_size) == 0;
 }
 
-static int tell(struct pykv_scan *scan, uint64_t location, struct log_reader *reader, struct pykv_rows *rows)
+static int tell(struct pykv_scan *scan, uint64_t slot, struct log_reader *reader, struct pykv_rows *rows)
 {
     struct record record;
-    int status = log_read(&scan->store->log, location, reader, &record);
+    int status = read_slot(scan->store, slot, reader, &record);
     if (status == PYKV_OK)
         status = store_step_back(scan->store, scan->sequence, reader, &record);
     if (status == PYKV_NOT_FOUND || (status == PYKV_OK && !wanted(scan, &record)))
@@ -136,7 +145,7 @@ int pykv_scan_next(struct pykv_scan *scan, struct pykv_rows *rows)
         if (scan->next == scan->pending)
             status = collect(scan);
         if (status == PYKV_OK)
-            status = tell(scan, keydir_slot_location(scan->slots[scan->next++]), &reader, rows);
+            status = tell(scan, scan->slots[scan->next++], &reader, rows);
     }
     log_reader_release(&reader);
     store_leave(scan->store);
@@ -251,7 +260,7 @@ static int collect_keys(struct pykv_store *store, struct keys *keys)
         for (size_t i = 0; i < count && status == PYKV_OK; i++) {
             if (keydir_slot_dead(slots[i]))
                 continue;
-            status = log_read(&store->log, keydir_slot_location(slots[i]), &reader, &record);
+            status = read_slot(store, slots[i], &reader, &record);
             if (status == PYKV_OK)
                 status = keys_add(keys, &record);
         }

@@ -186,7 +186,8 @@ static int verify_keydir(struct pykv_store *store, struct pykv_report *report, u
             uint64_t location = keydir_slot_location(slots[i]), hash = keydir_slot_hash(slots[i], bucket);
             status = log_read(&store->log, location, &reader, &record);
             uint64_t true_hash = status == PYKV_OK ? hash_bytes(&store->hash_key, record.key, record.key_size) : 0;
-            bool wrong = status == PYKV_CORRUPT ||
+            bool keyless = status == PYKV_OK && record.flags & (RECORD_FRAME | RECORD_MARK | RECORD_SEAL);
+            bool wrong = status == PYKV_CORRUPT || keyless ||
                          (status == PYKV_OK && (bucket_of(true_hash, bucket_count) != bucket ||
                                                 !keydir_holds(store->keydir, true_hash, location)));
             char name[32];

@@ -2,6 +2,18 @@
 #include "error.h"
 #include "log.h"
 
+static int walk_read(const struct log_walk *walk, uint8_t *bytes, uint64_t size, uint64_t offset)
+{
+    const struct os *os = walk->log->os;
+    size_t done = 0;
+    int error = os->file_read(os, walk->segment->fd, bytes, (size_t)size, offset, &done);
+    if (error == 0)
+        return done == size ? PYKV_OK : PYKV_CORRUPT;
+    char name[32];
+    log_segment_name(walk->segment->id, name);
+    return error_os(error, name, offset, "read");
+}
+
 /* Mapped segments are read in place. Others through the reader, a record at a time. */
 static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
                       const uint8_t **bytes, struct record *out)
@@ -14,11 +26,11 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
         *bytes = segment->base + offset;
         return record_decode(*bytes, room, out);
     }
-    size_t done = 0;
     uint64_t need = room < sizeof reader->small ? room : sizeof reader->small;
     uint8_t *buffer = reader->small;
-    if (reader->os->file_read(reader->os, segment->fd, buffer, (size_t)need, offset, &done) != 0 || done != need)
-        return PYKV_IO;
+    int status = walk_read(walk, buffer, need, offset);
+    if (status != PYKV_OK)
+        return status;
     if (record_decode_header(buffer, out) != PYKV_OK || out->size > room)
         return PYKV_CORRUPT;
     if (out->size > need) {
@@ -30,9 +42,8 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
                 return error_no_memory((size_t)out->size);
         }
         buffer = reader->large;
-        if (reader->os->file_read(reader->os, segment->fd, buffer, (size_t)out->size, offset, &done) != 0 ||
-            done != out->size)
-            return PYKV_IO;
+        if ((status = walk_read(walk, buffer, out->size, offset)) != PYKV_OK)
+            return status;
     }
     *bytes = buffer;
     return record_decode(buffer, out->size, out);

@@ -1,7 +1,8 @@
 /* sim_os.h -- a machine in memory: a `struct os` whose files, locks, clock and random numbers are the
- * test's own. One process, one thread runs at a time. It keeps os.h's every word, and where a caller breaks it
- * (an unmap of what is not mapped, a write to a descriptor opened for reading) it says so and aborts.
- * Touching a mapping beyond the end of its file, page by page, is SIGSEGV as it would be SIGBUS.
+ * test's own. It has one process with one thread (thread_start says EAGAIN). It keeps every word of
+ * os.h, and where a caller breaks one (an unmap of what is not mapped, a write to a descriptor that
+ * was opened for reading) it says so and aborts. Touching a mapping beyond the end of its file is a
+ * SIGSEGV, page by page, as it would be a SIGBUS.
  *
  * Every call is counted; any call can be made to fail; what happens to the files is recorded as a
  * trace of effects (sim_disk.h) from which images of the disk after a power cut are made. */

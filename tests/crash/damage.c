@@ -11,8 +11,9 @@
  * verify() has failed: that is a violation.
  *
  * Method: each byte of each file x three flips, each length it can be cut to, each block of 512
- * bytes zeroed, doubled and swapped, rubbish behind the end, each file emptied, removed, swapped
- * with each other one; then open it, in the same boot and in a later one. */
+ * bytes zeroed, doubled and swapped, each record written over each other one of its size, rubbish
+ * behind the end, each file emptied, removed, swapped with each other one, put back as it was a
+ * while ago; then open it, in the same boot and in a later one. */
 #include "check.h"
 #include "format.h"
 #include "trial.h"
@@ -30,15 +31,17 @@ struct options {
     const char *file, *dump;
 };
 
-enum damage_kind { FLIP, TRUNCATE, ZERO, DOUBLE, SWAP, APPEND, EMPTY, REMOVE, SWAP_FILES, OLD_COPY };
+enum damage_kind {
+    FLIP, TRUNCATE, ZERO, DOUBLE, SWAP, APPEND, EMPTY, REMOVE, SWAP_FILES, OLD_COPY, MISDIRECT,
+};
 static const char *const damage_names[] = { "flip", "truncate to", "zero block", "double block",
                                             "swap block", "append", "empty", "remove",
-                                            "swap with file", "old copy" };
+                                            "swap with file", "old copy", "misdirect to" };
 struct damage {
     enum damage_kind kind;
     size_t file;
     uint64_t at;            /* byte, length or block; of SWAP_FILES the other file */
-    uint32_t detail;        /* the mask, the other block, the size */
+    uint32_t detail;        /* the mask, the other block, the size; of MISDIRECT the byte it is from */
 };
 
 struct stage {              /* a store to be damaged, and what is in it */
@@ -176,6 +179,16 @@ static bool do_damage(struct damager *d, const struct stage *stage, const struct
         for (uint64_t i = old_size; i < file->size; i++)
             file->bytes[i] = (uint8_t)next_random(&random);
         from = end = old_size;
+        break;
+    }
+    case MISDIRECT: {       /* a record is written where another one of its size is */
+        struct record record;
+        if (record_decode(file->bytes + damage->detail, old_size - damage->detail, &record) !=
+            PYKV_OK)
+            return false;
+        memcpy(file->bytes + damage->at, file->bytes + damage->detail, record.size);
+        from = damage->at;
+        end = from + record.size;
         break;
     }
     case EMPTY:
@@ -466,6 +479,33 @@ static bool is_interesting(const struct image_file *file, uint64_t at, uint64_t 
     return file->size > 65536 ? at % (7 * stride) == 0 : at % stride == 0;
 }
 
+/* Each record over each other one of its size: what a disk does that writes to the wrong place. */
+static void misdirect_records(struct damager *d, const struct stage *stage, size_t number,
+                              const struct place *places)
+{
+    enum { RECORDS_MAX = 400 };
+    const struct image_file *file = &stage->image.files[number];
+    uint64_t offsets[RECORDS_MAX], sizes[RECORDS_MAX];
+    size_t count = 0;
+    struct segment_header header;
+    struct record record;
+    if (file->size < SEGMENT_HEADER_SIZE || segment_header_decode(file->bytes, &header) != PYKV_OK)
+        return;
+    for (uint64_t at = SEGMENT_HEADER_SIZE; at < file->size && count < RECORDS_MAX &&
+         record_decode(file->bytes + at, file->size - at, &record) == PYKV_OK &&
+         get_u32(file->bytes + at) != 0; at += record.size) {
+        offsets[count] = at;
+        sizes[count++] = record.size;
+    }
+    for (size_t to = 0; to < count; to++) {
+        for (size_t from = 0; from < count; from++) {
+            struct damage damage = { MISDIRECT, number, offsets[to], (uint32_t)offsets[from] };
+            if (to != from && sizes[to] == sizes[from])
+                try_damage(d, stage, &damage, places);
+        }
+    }
+}
+
 static void damage_file(struct damager *d, const struct stage *stage, size_t number,
                         const struct place *places)
 {
@@ -494,6 +534,7 @@ static void damage_file(struct damager *d, const struct stage *stage, size_t num
                 try_damage(d, stage, &(struct damage){ SWAP, number, block, other }, places);
         }
     }
+    misdirect_records(d, stage, number, places);
     static const uint32_t sizes[] = { 1, 15, 16, 512, 4096, 70000 };
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
         try_damage(d, stage, &(struct damage){ APPEND, number, 0, sizes[i] }, places);

@@ -164,6 +164,9 @@ static bool check_status(struct run *run, int status, uint64_t before, const cha
     if (status >= 0)
         return true;
     run->trials->counters[REPORTED]++;
+    if (error->status != status)
+        return fail(&run->reason, "%s fails with %d, and the error kept is %d: %s", what, status,
+                    error->status, error->message);
     bool caused = sim_failed(run->sim, SIM_ANY) > before;
     if (status == PYKV_SYNC_FAILED && failed_syncs(run) > run->syncs_failed) {
         run->poisoned = true;

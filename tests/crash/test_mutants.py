@@ -59,7 +59,73 @@ MUTANTS = [
         r"int error = log->os->dir_sync\(log->os, log->dir\);",
         "int error = 0;",
         ("crash", "--images", "5000"),
+        "is missing|but it must be",
+    ),
+    Mutant(
+        "sealed-segments-unsynced",
+        "log.c",
+        r"for \(uint64_t id = from; id <= to; id\+\+\)",
+        "for (uint64_t id = from < to ? to : from; id <= to; id++)",
+        ("crash", "--flavour", "2", "--images", "20000"),
+        "cut .*does not verify",
+    ),
+    Mutant(
+        "manifest-renamed-before-its-sync",
+        "manifest.c",
+        r"        error = os->file_sync\(os, fd\);",
+        "        error = 0;",
+        ("crash", "--images", "5000"),
+        "cut .*it is not a manifest",
+    ),
+    Mutant(
+        "stored-in-silence",
+        "log.c",
+        r"log->os->stored\(log->os, log->append->fd, position_offset[^;]*;",
+        "(void)log_memory;",
+        ("crash", "--scripts", "1"),
         "VIOLATION",
+    ),
+    Mutant(
+        "published-before-it-is-applied",
+        "write.c",
+        r"(?=    uint64_t id = position_segment\(end\), first = offset)",
+        "    counters.position = end;\n"
+        "    counters.sequence = sequence;\n"
+        "    shared_counters_publish(shared, &counters);\n",
+        ("crash", "--flavour", "8", "--scripts", "10"),  # killed at each single store
+        "kill .*part of a batch",
+    ),
+    Mutant(
+        "death-with-the-lock-ignored",
+        "write.c",
+        r"if \(__builtin_expect\(!died && !needs_repair\(store->shared\), 1\)\)",
+        "(void)needs_repair;\n    if (!died)",
+        ("crash", "--flavour", "8", "--scripts", "10"),
+        "kill .*(verify|the state|count)",
+    ),
+    Mutant(
+        "read-error-taken-for-the-end-of-the-log",
+        "walk.c",
+        r"return error_os\(error, name, offset, \"read\"\);",
+        "return PYKV_CORRUPT;",
+        ("faults", "--scripts", "3"),
+        "file_read",
+    ),
+    Mutant(
+        "descriptor-kept-by-a-failed-open",
+        "store.c",
+        r"        store_release\(store\);\n(?=        pthread_mutex_destroy)",
+        "",
+        ("faults", "--scripts", "1"),
+        "a failed open leaves",
+    ),
+    Mutant(
+        "records-do-not-know-their-place",
+        "format.c",
+        r"return segment_seed \^ \(uint32_t\)\(offset / RECORD_ALIGNMENT\) \* 0x9E3779B1u;",
+        "return segment_seed + (uint32_t)(offset * 0);",
+        ("damage", "--stride", "997"),
+        "misdirect .*SILENT LOSS",
     ),
 ]
 
