@@ -118,9 +118,15 @@ void pykv_free(struct pykv_store *store);
  * PYKV_NOT_FOUND or a failure. *version, where not NULL, gets the record's version. */
 int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, uint8_t *buffer,
                  size_t capacity, uint64_t *version);
-/* The same without the version: for bindings, where each argument costs. */
-int64_t pykv_get_value(struct pykv_store *store, const uint8_t *key, size_t key_size,
-                       uint8_t *buffer, size_t capacity);
+/* The same for bindings, where each argument costs: what does not change from call to call lies in a
+ * room. Returns the value's size if it was copied, else -1000 + status, PYKV_FULL if the room is too
+ * small. A room is for one call at a time. */
+struct pykv_room {
+    struct pykv_store *store;
+    uint8_t *buffer;
+    size_t capacity;
+};
+int64_t pykv_get_value(struct pykv_room *room, const uint8_t *key, size_t key_size);
 
 /* PYKV_OK if present, PYKV_NOT_FOUND if not. *expiry_ms, where not NULL, gets the time of expiry in
  * milliseconds since 1970, 0 for never. */

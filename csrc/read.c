@@ -144,10 +144,10 @@ int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, 
     return status == PYKV_OK ? size : -1000 + status;
 }
 
-int64_t pykv_get_value(struct pykv_store *store, const uint8_t *key, size_t key_size, uint8_t *buffer,
-                       size_t capacity)
+int64_t pykv_get_value(struct pykv_room *room, const uint8_t *key, size_t key_size)
 {
-    return pykv_get(store, key, key_size, buffer, capacity, NULL);
+    int64_t size = pykv_get(room->store, key, key_size, room->buffer, room->capacity, NULL);
+    return __builtin_expect(size <= (int64_t)room->capacity, 1) ? size : -1000 + PYKV_FULL;
 }
 
 int pykv_contains(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t *expiry_ms)

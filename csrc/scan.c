@@ -9,7 +9,9 @@
 #define COLLECT_MAX 1024u           /* slots of one bucket and its descendants */
 #define ROWS_PER_CALL 256u
 #define BYTES_PER_CALL (256u << 10)
+#define PENDING_MIN 512u            /* slots to collect at a time */
 #define PENDING_MAX 2048u
+#define AHEAD 12u                   /* records being fetched while one is told */
 #define SWEEP_BUCKETS 1024u         /* under one hold of the writer lock: half a millisecond */
 
 struct pykv_scan {
@@ -78,12 +80,12 @@ static int make_room(struct pykv_scan *scan, size_t count)
     return PYKV_OK;
 }
 
-/* Collect the slots of some buckets, and start fetching their records. */
+/* Collect the slots of some buckets. */
 static int collect(struct pykv_scan *scan)
 {
     struct pykv_store *store = scan->store;
     scan->pending = scan->next = 0;
-    while (scan->bucket < scan->bucket_count && scan->pending < 128) {
+    while (scan->bucket < scan->bucket_count && scan->pending < PENDING_MIN) {
         size_t count = 0, room = scan->capacity - scan->pending;
         int status = keydir_collect(store->keydir, scan->bucket_count, scan->bucket, scan->slots + scan->pending, room,
                                     &count);
@@ -94,11 +96,11 @@ static int collect(struct pykv_scan *scan)
         }
         if (status != PYKV_OK)
             return status;
-        for (size_t i = 0; i < count; i++)
-            log_prefetch(&store->log, keydir_slot_location(scan->slots[scan->pending + i]));
         scan->pending += count;
         scan->bucket++;
     }
+    for (size_t i = 0; i < AHEAD && i < scan->pending; i++)
+        log_prefetch(&store->log, keydir_slot_location(scan->slots[i]));
     return scan->pending == 0 ? PYKV_NOT_FOUND : PYKV_OK;
 }
 
@@ -144,8 +146,11 @@ int pykv_scan_next(struct pykv_scan *scan, struct pykv_rows *rows)
     while (status == PYKV_OK && pykv_rows_count(rows) < ROWS_PER_CALL && rows_size(rows) < BYTES_PER_CALL) {
         if (scan->next == scan->pending)
             status = collect(scan);
-        if (status == PYKV_OK)
-            status = tell(scan, scan->slots[scan->next++], &reader, rows);
+        if (status != PYKV_OK)
+            break;
+        if (scan->pending - scan->next > AHEAD)
+            log_prefetch(&scan->store->log, keydir_slot_location(scan->slots[scan->next + AHEAD]));
+        status = tell(scan, scan->slots[scan->next++], &reader, rows);
     }
     log_reader_release(&reader);
     store_leave(scan->store);

@@ -77,6 +77,7 @@ static inline bool record_expired(const struct pykv_store *store, const struct r
 
 struct present {                /* what the keydir has for a key now */
     uint64_t slot;              /* the location its slot holds, 0: there is none */
+    struct keydir_place place;  /* where the slot was */
     uint64_t location;          /* the same with the segment's id: what `previous` will say */
     uint64_t size;              /* bytes of the record there */
     bool live;                  /* it is no tombstone */

@@ -59,7 +59,7 @@ bool store_apply(struct pykv_store *store, struct shared_counters *counters, uin
     bool dead = (record->flags & RECORD_TOMBSTONE) != 0;
     uint64_t slot = location_short(location);
     if (present->slot != slot &&
-        (present->slot == 0 || !keydir_replace(store->keydir, hash, present->slot, slot, dead)) &&
+        (present->slot == 0 || !keydir_replace(store->keydir, hash, present->place, present->slot, slot, dead)) &&
         !keydir_insert(store->keydir, hash, slot, dead))
         return false;
     if (present->live) {
@@ -102,8 +102,9 @@ int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, s
         status = log_peek(&store->log, location, reader, record);
         if (status == PYKV_OK && is_key(record, key, key_size)) {
             uint64_t id = atomic_load(&store->shared->segments[location_slot(location)].id);
-            *out = (struct present){ .slot = location, .location = location_make(id, location_offset(location)),
-                                     .size = record->size, .live = (record->flags & RECORD_TOMBSTONE) == 0 };
+            *out = (struct present){ .slot = location, .place = keydir_probe_place(&probe),
+                                     .location = location_make(id, location_offset(location)), .size = record->size,
+                                     .live = (record->flags & RECORD_TOMBSTONE) == 0 };
             return PYKV_OK;
         }
         /* Another key with the same tag, or a record whose key is damaged: its checksum tells. */
@@ -484,6 +485,7 @@ static int write_one(struct pykv_store *store, struct operation *operation, int 
         return status;
     if ((status = check_writable(store)) == PYKV_OK) {
         operation->hash = hash_bytes(&store->hash_key, operation->key, operation->key_size);
+        keydir_prefetch(store->keydir, operation->hash);    /* on its way while we lock */
         status = write_batch(store, operation, 1, durability, NULL, deleted, version);
     }
     store_leave(store);

@@ -74,15 +74,7 @@ class _Lib:
         version: _Pointer,
         /,
     ) -> int: ...
-    def pykv_get_value(
-        self,
-        store: _Pointer,
-        key: bytes,
-        key_size: int,
-        buffer: _Pointer,
-        capacity: int,
-        /,
-    ) -> int: ...
+    def pykv_get_value(self, room: _Pointer, key: bytes, key_size: int, /) -> int: ...
     def pykv_contains(
         self, store: _Pointer, key: bytes, key_size: int, expiry_ms: _Pointer, /
     ) -> int: ...

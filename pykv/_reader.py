@@ -1,10 +1,11 @@
 """
 _reader.py -- everything that reads a store, and the store's life: open handle, close, figures.
 
-A single get is one call into C. It copies the value into a buffer from the store's pool, out of
-which one slice makes the bytes object: no allocation in C, no lock in Python. The pools are lists,
-whose pop() and append() are atomic, so threads share them freely. The engine lets any number of
-threads in, and its close waits for them; the handle itself is freed when the store is collected.
+A single get is one call into C, with few arguments, for each costs. It copies the value into a room
+from the store's pool, out of which one slice makes the bytes object: no allocation in C, no lock in
+Python. The pools are lists, whose pop() and append() are atomic, so threads share them freely. The
+engine lets any number of threads in, and its close waits for them; the handle itself is freed when
+the store is collected.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ NULL = ffi.NULL
 OK = lib.PYKV_OK
 NOT_FOUND = lib.PYKV_NOT_FOUND
 ABSENT = -1000 + NOT_FOUND  # what pykv_get() returns in place of a size
-ROOM_SIZE = 65_536  # bytes of a pooled buffer; larger values take one call more
+TOO_LARGE = -1000 + lib.PYKV_FULL  # ... where the room is too small for the value
+ROOM_SIZE = 65_536  # bytes of a pooled room; larger values take one call more
 
 # Names of the module are found faster than attributes of lib.
 _get = lib.pykv_get_value
@@ -46,7 +48,7 @@ class Reader:
         self._handle = handle  # __del__ frees it
         self._path = path
         self._closed = False
-        self._rooms: list[tuple[Any, Any]] = []  # (C array, ffi.buffer over it)
+        self._rooms: list[tuple[Any, Any]] = []  # (room, its bytes)
         self._rows: list[Rows] = []
 
     # ---- One key ----
@@ -79,10 +81,10 @@ class Reader:
         try:
             room = rooms.pop()
         except IndexError:
-            room = _new_room()
+            room = self._new_room()
         pointer, content = room
-        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE)
-        if 0 <= size <= ROOM_SIZE:
+        size = _get(pointer, key, len(key))
+        if size >= 0:
             value = content[:size]
             rooms.append(room)
             return value
@@ -99,10 +101,10 @@ class Reader:
         try:
             room = rooms.pop()
         except IndexError:
-            room = _new_room()
+            room = self._new_room()
         pointer, content = room
-        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE)
-        if 0 <= size <= ROOM_SIZE:
+        size = _get(pointer, key, len(key))
+        if size >= 0:
             value: bytes = content[:size]
             rooms.append(room)
             return value
@@ -146,7 +148,7 @@ class Reader:
         key = as_bytes(key, "key")
         with writable_pointer(buffer) as pointer:
             room = len(pointer)
-            size = _get(self._handle, key, len(key), pointer, room)
+            size = lib.pykv_get(self._handle, key, len(key), pointer, room, NULL)
         if size == ABSENT:
             return None
         if size < 0:
@@ -450,6 +452,7 @@ class Reader:
             # In a circle of garbage others may be finalized after us, and use us. To them we are
             # closed: a NULL handle says so in each call, and scans and views outlive the handle.
             handle, self._handle = getattr(self, "_handle", null), null
+            self._rooms = []  # they know the handle too
             self._closed = True
             free(handle)
 
@@ -470,7 +473,7 @@ class Reader:
         """Finish a get whose value was not copied: absent, failed, or larger than a room."""
         if size == ABSENT:
             return default
-        if size < 0:
+        if size != TOO_LARGE:
             raise failure(size + 1000, [key])
         view = self._lend(key)
         if view is None:  # deleted in between
@@ -493,11 +496,11 @@ class Reader:
         release = partial(_release, pin[0])
         return memoryview(ffi.buffer(ffi.gc(value[0], release), size[0])).toreadonly()
 
+    def _new_room(self) -> tuple[Any, Any]:
+        array = _new_array("uint8_t[]", ROOM_SIZE)
+        room = ffi.new("struct pykv_room *", (self._handle, array, ROOM_SIZE))
+        return room, ffi.buffer(array)  # which keeps the array alive
+
 
 def _release(pin: Any, _value: Any) -> None:
     lib.pykv_view_release(pin)
-
-
-def _new_room() -> tuple[Any, Any]:
-    pointer = _new_array("uint8_t[]", ROOM_SIZE)
-    return pointer, ffi.buffer(pointer)
