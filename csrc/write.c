@@ -207,7 +207,12 @@ static int make_plan(struct pykv_store *store, struct operation *operations, siz
             continue;
         }
         operations[i].skip = true;
-        status = judge(store, &operations[i], &reader);
+        if (operations[i].kind == PYKV_EXPECT_UNCHANGED) {
+            if ((status = store_unchanged(store, operations + i, count - i)) == PYKV_OK && operations[i].broken)
+                status = PYKV_CONFLICT;
+        } else {
+            status = judge(store, &operations[i], &reader);
+        }
         if (status == PYKV_CONFLICT && failed != NULL)
             *failed = i;
     }
@@ -371,6 +376,8 @@ static int publish(struct pykv_store *store, const struct operation *operations,
     for (size_t i = 0; i < count && atomic_load(&shared->pin_count) == 0; i++) {
         if (operations[i].skip)
             continue;
+        if (operations[i].kind == PYKV_DELETE)  /* for those who cannot pin: see snapshot.c */
+            atomic_store_explicit(&shared->forgotten, sequence, memory_order_relaxed);
         if (operations[i].kind == PYKV_DELETE &&
             keydir_remove(store->keydir, operations[i].hash, location_short(location_make(id, at))))
             atomic_fetch_sub_explicit(&shared->dead_slots, 1, memory_order_relaxed);
@@ -559,7 +566,7 @@ static int unpack(struct pykv_store *store, size_t count, const uint8_t *ops, co
     for (size_t i = 0; i < count; i++) {
         uint8_t kind = ops == NULL ? PYKV_PUT : ops[i];
         uint32_t value_size = value_sizes == NULL ? 0 : value_sizes[i];
-        if (kind > PYKV_EXPECT_VERSION)
+        if (kind > PYKV_EXPECT_UNCHANGED)
             return error_set(PYKV_INVALID, 0, NULL, 0, "operation %zu of the batch is of no known kind", i);
         if (value_size != 0 && kind != PYKV_PUT && kind != PYKV_EXPECT_VALUE)
             return error_set(PYKV_INVALID, 0, NULL, 0, "operation %zu of the batch has a value it cannot have", i);
@@ -576,25 +583,59 @@ static int unpack(struct pykv_store *store, size_t count, const uint8_t *ops, co
     return count > 1 ? supersede(store, out, count) : PYKV_OK;
 }
 
-int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const uint8_t *keys,
-               const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes, const uint64_t *numbers,
-               int durability, size_t *failed, uint64_t *deleted, uint64_t *version)
+/* With `snapshot`, its end: nothing that is judged by version needs it any more, and without the pin a
+ * delete can empty its slot at once; what is judged by position is looked at from there. */
+static int write_arrays(struct pykv_store *store, struct pykv_snapshot *snapshot, size_t count, const uint8_t *ops,
+                        const uint8_t *keys, const uint32_t *key_sizes, const uint8_t *values,
+                        const uint32_t *value_sizes, const uint64_t *numbers, int durability, size_t *failed,
+                        uint64_t *deleted, uint64_t *version)
 {
     struct operation small[8], *operations = small;
-    int status = store_enter(store);
-    if (status != PYKV_OK)
-        return status;
+    int status = PYKV_OK;
     if (count > SIZE_MAX / sizeof *operations) {
         status = error_no_memory(SIZE_MAX);
     } else if (count > 8 && (operations = store->os->alloc(store->os, count * sizeof *operations)) == NULL) {
         status = error_no_memory(count * sizeof *operations);
     } else if ((status = check_writable(store)) == PYKV_OK) {
         status = unpack(store, count, ops, keys, key_sizes, values, value_sizes, numbers, operations);
+        bool unchanged = ops != NULL && memchr(ops, PYKV_EXPECT_UNCHANGED, count) != NULL;
+        if (status == PYKV_OK && unchanged)
+            status = store_unchanged_ahead(store, operations, count);
+        if (snapshot != NULL && !unchanged)
+            snapshot_release(snapshot);
         if (status == PYKV_OK)
             status = write_batch(store, operations, count, durability, failed, deleted, version);
     }
     if (operations != small)
         store->os->release(store->os, operations);
+    return status;
+}
+
+int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const uint8_t *keys,
+               const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes, const uint64_t *numbers,
+               int durability, size_t *failed, uint64_t *deleted, uint64_t *version)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    status = write_arrays(store, NULL, count, ops, keys, key_sizes, values, value_sizes, numbers, durability, failed,
+                          deleted, version);
+    store_leave(store);
+    return status;
+}
+
+int pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t count, const uint8_t *ops, const uint8_t *keys,
+                         const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes,
+                         const uint64_t *numbers, int durability, size_t *failed, uint64_t *version)
+{
+    int status = snapshot_enter(snapshot);
+    if (status != PYKV_OK)
+        return status;
+    struct pykv_store *store = snapshot->store;
+    if (count != 0)
+        status = write_arrays(store, snapshot, count, ops, keys, key_sizes, values, value_sizes, numbers, durability,
+                              failed, NULL, version);
+    snapshot_release(snapshot);
     store_leave(store);
     return status;
 }

@@ -114,7 +114,7 @@ static void scan(struct pykv_rows *rows)
     struct pykv_scan *open;
     uint64_t seen[2] = { 0, 0 };
     size_t count = 0;
-    int status = pykv_scan_open(store, (const uint8_t *)"pair:", 5, 2, &open);
+    int status = pykv_scan_open(store, NULL, (const uint8_t *)"pair:", 5, 2, &open);
     CHECK_EQUAL(status, PYKV_OK);
     while ((status = pykv_scan_next(open, rows)) == PYKV_OK)
         for (size_t i = 0, size; i < pykv_rows_count(rows); i++, count++)
