@@ -174,6 +174,7 @@ int pykv_snapshot_open(struct pykv_store *store, struct pykv_snapshot **out);
 /* Let the past go. Safe to repeat, and beside calls of other threads: later ones return PYKV_CLOSED.
  * After a fork both processes have the snapshot, and each closes its own. */
 void pykv_snapshot_close(struct pykv_snapshot *snapshot);
+int pykv_snapshot_closed(const struct pykv_snapshot *snapshot);    /* 1: it, or its store, is; 0 */
 /* Closes if need be, and frees the handle, also after pykv_free() of the store; NULL is fine. */
 void pykv_snapshot_free(struct pykv_snapshot *snapshot);
 

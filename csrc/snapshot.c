@@ -98,6 +98,11 @@ void pykv_snapshot_close(struct pykv_snapshot *snapshot)
     store_leave(snapshot->store);
 }
 
+int pykv_snapshot_closed(const struct pykv_snapshot *snapshot)
+{
+    return snapshot == NULL || !atomic_load(&snapshot->open) || atomic_load(&snapshot->store->closing) != 0;
+}
+
 void pykv_snapshot_free(struct pykv_snapshot *snapshot)
 {
     if (snapshot == NULL)
