@@ -68,8 +68,9 @@ enum pykv_op {               /* what one operation of a batch does, or demands *
     PYKV_EXPECT_ABSENT = 3,  /* key */
     PYKV_EXPECT_VALUE = 4,   /* key, value: present with these very bytes */
     PYKV_EXPECT_VERSION = 5, /* key, version in `numbers`: 0 means absent */
-    PYKV_EXPECT_UNCHANGED = 6, /* key: a prefix; `numbers`: the position of a snapshot that is open.
-                              * No key that begins with it was written or deleted since */
+    PYKV_EXPECT_UNCHANGED = 6, /* key, version in `numbers`: present, and written by that batch or before */
+    PYKV_EXPECT_PREFIX_UNCHANGED = 7, /* key: a prefix; `numbers`: the position of a snapshot that is
+                              * open. No key that begins with it was written or deleted since */
 };
 
 struct pykv_options {
@@ -171,6 +172,8 @@ void pykv_scan_close(struct pykv_scan *scan);
 
 /* PYKV_BUSY: 1,024 snapshots and scans are open, in all processes. */
 int pykv_snapshot_open(struct pykv_store *store, struct pykv_snapshot **out);
+/* Close if need be, and take the present instant with the same handle: spares an allocation. */
+int pykv_snapshot_renew(struct pykv_snapshot *snapshot);
 /* Let the past go. Safe to repeat, and beside calls of other threads: later ones return PYKV_CLOSED.
  * After a fork both processes have the snapshot, and each closes its own. */
 void pykv_snapshot_close(struct pykv_snapshot *snapshot);
@@ -181,7 +184,7 @@ void pykv_snapshot_free(struct pykv_snapshot *snapshot);
 struct pykv_instant {
     uint64_t version;         /* of the newest batch that the snapshot sees */
     uint64_t keys;            /* present then; expired ones count until they are removed */
-    uint64_t position;        /* end of the log then: what PYKV_EXPECT_UNCHANGED takes */
+    uint64_t position;        /* end of the log then: for PYKV_EXPECT_PREFIX_UNCHANGED */
     uint64_t time_ms;         /* milliseconds since 1970; what had expired then is absent */
 };
 /* Valid also after the snapshot is closed. */
@@ -200,9 +203,6 @@ int pykv_snapshot_get_many(struct pykv_snapshot *snapshot, size_t count, const u
                            const uint32_t *key_sizes, struct pykv_rows *rows);
 int pykv_snapshot_contains_many(struct pykv_snapshot *snapshot, size_t count, const uint8_t *keys,
                                 const uint32_t *key_sizes, uint8_t *present);
-/* versions[i] becomes the version of key i, 0 if it is absent. */
-int pykv_snapshot_versions(struct pykv_snapshot *snapshot, size_t count, const uint8_t *keys,
-                           const uint32_t *key_sizes, uint64_t *versions);
 
 /* ---- Writing: each call is one batch. durability: enum pykv_durability, DEFAULT for the store's.
  * *version, where not NULL, gets the version given to the batch. ---- */
@@ -230,11 +230,15 @@ int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const
                uint64_t *version);
 
 /* The end of a transaction: pykv_write() to the snapshot's store, and then pykv_snapshot_close(),
- * whatever came of it. Nothing is written, and nothing checked, where `count` is 0. */
-int pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t count, const uint8_t *ops,
-                         const uint8_t *keys, const uint32_t *key_sizes, const uint8_t *values,
-                         const uint32_t *value_sizes, const uint64_t *numbers, int durability,
-                         size_t *failed, uint64_t *version);
+ * whatever came of it. Returns the version given to the batch; or -1000 + status for a failure; or,
+ * for a conflict, -2000 - the position of the first precondition that did not hold. The arguments are
+ * what a binding packs fastest. ops: `expect_count` preconditions, and behind them `write_count` puts
+ * and deletes; versions and positions that are expected are the snapshot's. fields: all keys, and
+ * behind them the values of the writes, end to end; sizes: of each, uint32_t of any alignment.
+ * expiries: of the writes; NULL: never, none of them. */
+int64_t pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t expect_count, size_t write_count,
+                             const uint8_t *ops, const uint8_t *fields, const uint8_t *sizes,
+                             const uint64_t *expiries, int durability);
 
 /* Add `by` to the decimal integer stored under `key`, 0 if absent, and store the sum; atomic.
  * The expiry is kept unless set_expiry, which replaces it by expiry_ms (0: never). */

@@ -381,15 +381,3 @@ int pykv_snapshot_contains_many(struct pykv_snapshot *snapshot, size_t count, co
 {
     return lookup_many(store_of(snapshot), snapshot, count, keys, key_sizes, note_presence, present);
 }
-
-static int note_version(void *context, size_t index, const struct record *record)
-{
-    ((uint64_t *)context)[index] = record == NULL ? 0 : record->sequence;
-    return PYKV_OK;
-}
-
-int pykv_snapshot_versions(struct pykv_snapshot *snapshot, size_t count, const uint8_t *keys,
-                           const uint32_t *key_sizes, uint64_t *versions)
-{
-    return lookup_many(store_of(snapshot), snapshot, count, keys, key_sizes, note_version, versions);
-}

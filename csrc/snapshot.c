@@ -89,6 +89,18 @@ int pykv_snapshot_open(struct pykv_store *store, struct pykv_snapshot **out)
     return status;
 }
 
+int pykv_snapshot_renew(struct pykv_snapshot *snapshot)
+{
+    struct pykv_store *store = snapshot == NULL ? NULL : snapshot->store;
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    snapshot_release(snapshot);
+    status = snapshot_take(snapshot, store, NULL);
+    store_leave(store);
+    return status;
+}
+
 /* A store that was closed meanwhile has let go of all its pins. */
 void pykv_snapshot_close(struct pykv_snapshot *snapshot)
 {

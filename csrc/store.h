@@ -96,7 +96,7 @@ int snapshot_check(const struct pykv_snapshot *snapshot);
 /* ---- unchanged.c ---- */
 
 struct operation;
-/* Judge the PYKV_EXPECT_UNCHANGED among operations by the log from operation->number, up to which
+/* Judge the PYKV_EXPECT_PREFIX_UNCHANGED among operations by the log from operation->number, up to which
  * each has been judged before, to its end: those that do not hold get `broken`. */
 int store_unchanged(struct pykv_store *store, struct operation *operations, size_t count);
 /* The same before the writer lock is taken, until little is left to do under it. */
@@ -118,7 +118,7 @@ struct operation {
     uint64_t hash;
     uint8_t kind;               /* enum pykv_op */
     bool superseded;            /* a later operation of the batch names the key */
-    bool broken;                /* PYKV_EXPECT_UNCHANGED: does not hold */
+    bool broken;                /* PYKV_EXPECT_PREFIX_UNCHANGED: does not hold */
     /* filled in under the lock: */
     bool skip;                  /* nothing to write */
     uint64_t size;              /* bytes of its record */

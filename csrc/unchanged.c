@@ -22,7 +22,7 @@ static int look(void *context, const struct record *record, uint64_t location)
         return PYKV_OK;
     for (size_t i = 0; i < unchanged->count; i++) {
         struct operation *operation = &unchanged->operations[i];
-        if (operation->kind != PYKV_EXPECT_UNCHANGED || operation->key_size > record->key_size ||
+        if (operation->kind != PYKV_EXPECT_PREFIX_UNCHANGED || operation->key_size > record->key_size ||
             (operation->key_size != 0 && memcmp(operation->key, record->key, operation->key_size) != 0))
             continue;
         /* Of the segment's id a location has the low 20 bits, as many as we need to compare. */
@@ -67,7 +67,7 @@ static int first_position(struct pykv_store *store, const struct operation *oper
     *out = tail;
     for (size_t i = 0; i < count; i++) {
         uint64_t position = operations[i].number;
-        if (operations[i].kind != PYKV_EXPECT_UNCHANGED || operations[i].broken)
+        if (operations[i].kind != PYKV_EXPECT_PREFIX_UNCHANGED || operations[i].broken)
             continue;
         uint64_t id = position_segment(position);
         if (position > tail || position_offset(position) < SEGMENT_HEADER_SIZE ||
@@ -86,7 +86,7 @@ int store_unchanged(struct pykv_store *store, struct operation *operations, size
     if (status == PYKV_OK && from != tail)
         status = walk(store, from, tail, &unchanged);
     for (size_t i = 0; i < count && status == PYKV_OK; i++)
-        if (operations[i].kind == PYKV_EXPECT_UNCHANGED)
+        if (operations[i].kind == PYKV_EXPECT_PREFIX_UNCHANGED)
             operations[i].number = tail;
     return status;
 }

@@ -60,6 +60,7 @@ class _Lib:
     PYKV_EXPECT_VALUE: int
     PYKV_EXPECT_VERSION: int
     PYKV_EXPECT_UNCHANGED: int
+    PYKV_EXPECT_PREFIX_UNCHANGED: int
 
     def pykv_last_error(self) -> Any: ...
     def pykv_version_string(self) -> _Pointer: ...
@@ -136,6 +137,7 @@ class _Lib:
     def pykv_scan_next(self, scan: _Pointer, rows: _Pointer, /) -> int: ...
     def pykv_scan_close(self, scan: _Pointer, /) -> None: ...
     def pykv_snapshot_open(self, store: _Pointer, out: _Pointer, /) -> int: ...
+    def pykv_snapshot_renew(self, snapshot: _Pointer, /) -> int: ...
     def pykv_snapshot_close(self, snapshot: _Pointer, /) -> None: ...
     def pykv_snapshot_closed(self, snapshot: _Pointer, /) -> int: ...
     def pykv_snapshot_free(self, snapshot: _Pointer, /) -> None: ...
@@ -190,15 +192,6 @@ class _Lib:
         present: _Pointer,
         /,
     ) -> int: ...
-    def pykv_snapshot_versions(
-        self,
-        snapshot: _Pointer,
-        count: int,
-        keys: bytes,
-        key_sizes: _Pointer | Sequence[int],
-        versions: _Pointer,
-        /,
-    ) -> int: ...
     def pykv_put(
         self,
         store: _Pointer,
@@ -236,16 +229,13 @@ class _Lib:
     def pykv_snapshot_commit(
         self,
         snapshot: _Pointer,
-        count: int,
-        ops: _Bytes,
-        keys: bytes,
-        key_sizes: _Pointer | Sequence[int],
-        values: _Bytes,
-        value_sizes: _Pointer | Sequence[int],
-        numbers: _Pointer | Sequence[int],
+        expect_count: int,
+        write_count: int,
+        ops: bytes,
+        fields: bytes,
+        sizes: bytes,
+        expiries: _Pointer | Sequence[int],
         durability: int,
-        failed: _Pointer,
-        version: _Pointer,
         /,
     ) -> int: ...
     def pykv_incr(

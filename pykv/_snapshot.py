@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from pykv._buffers import Buffer, as_bytes
 from pykv._core import ffi, lib
-from pykv._reader import ABSENT, NULL, ROOM_SIZE, Calls, Reader, _new_room
+from pykv._reader import ABSENT, ROOM_SIZE, Calls, Reader, _new_room
 from pykv.errors import ClosedError, failure
 
 if TYPE_CHECKING:
@@ -34,6 +34,15 @@ AT_SNAPSHOT = Calls(
 _open = lib.pykv_snapshot_open
 _close = lib.pykv_snapshot_close
 _get_value = lib.pykv_snapshot_get_value
+
+
+def open_snapshot(store: Store) -> Any:
+    """Return the handle of a snapshot of this instant, which is freed when it is collected."""
+    opened = ffi.new("struct pykv_snapshot **")
+    status = _open(store._handle, opened)
+    if status < 0:
+        raise failure(status)
+    return ffi.gc(opened[0], lib.pykv_snapshot_free)
 
 
 class Snapshot(Reader, Mapping[bytes, bytes]):
@@ -57,13 +66,8 @@ class Snapshot(Reader, Mapping[bytes, bytes]):
 
     __slots__ = ("_store",)
 
-    def __init__(self, store: Store) -> None:
-        self._handle = NULL  # for __del__, if it cannot be opened
-        opened = ffi.new("struct pykv_snapshot **")
-        status = _open(store._handle, opened)
-        if status < 0:
-            raise failure(status)
-        self._handle = opened[0]
+    def __init__(self, store: Store, handle: Any) -> None:
+        self._handle = handle
         self._store = store  # which so stays open as long as we are
         self._calls = AT_SNAPSHOT
         self._rooms = store._rooms
@@ -147,10 +151,6 @@ class Snapshot(Reader, Mapping[bytes, bytes]):
         traceback: TracebackType | None,
     ) -> None:
         _close(self._handle)
-
-    def __del__(self, free: Any = lib.pykv_snapshot_free, null: Any = NULL) -> None:
-        handle, self._handle = self._handle, null  # to others in a circle of garbage: closed
-        free(handle)
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can be neither copied nor pickled")

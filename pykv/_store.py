@@ -33,7 +33,7 @@ from pykv._buffers import (
 )
 from pykv._core import ffi, lib
 from pykv._reader import NULL, OK, StoreReader
-from pykv._snapshot import Snapshot
+from pykv._snapshot import Snapshot, open_snapshot
 from pykv._transaction import Transaction
 from pykv._views import SCAN_KEYS
 from pykv.errors import ConflictError, InvalidError, failure
@@ -61,11 +61,12 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
     In the examples, *db* is an open and empty store.
     """
 
-    __slots__ = ("_popped",)
+    __slots__ = ("_handles", "_popped")
 
     def __init__(self, handle: Any, path: str) -> None:
         super().__init__(handle, path)
         self._popped: list[bytes] = []  # keys that popitem() will try next
+        self._handles: list[Any] = []  # of snapshots, which transactions are through with
 
     # ---- One key ----
 
@@ -325,7 +326,7 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
         Cost: O(1), whatever the size of the store; writers do not wait. Of a key that was written
         n times since, a read takes n steps back. Source: `pykv_snapshot_open` in csrc/pykv.h.
         """
-        return Snapshot(self)
+        return Snapshot(self, open_snapshot(self))
 
     def transaction(self, durable: bool | None = None) -> Transaction:
         """

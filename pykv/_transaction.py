@@ -1,8 +1,8 @@
 """
 _transaction.py -- reads of one instant and writes on top of it, committed if nobody came between.
 
-A transaction takes notes: of the version of each key that it read (0: absent), of the prefixes that
-it iterated, of its writes. To commit is one batch, with a precondition for each note: so what it
+A transaction takes notes: of each key that it read, whether it was there; of the prefixes that it
+iterated; of its writes. To commit is one batch, with a precondition for each note: so what it
 read is what there was at the moment when it wrote, and all transactions might have run one after
 the other. Nothing is locked before that moment.
 """
@@ -10,24 +10,24 @@ the other. Nothing is locked before that moment.
 from __future__ import annotations
 
 import re
+import struct
 from collections.abc import Iterable, Iterator, MutableMapping
+from itertools import repeat
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
-from pykv._batch import DELETE, EXPECT_UNCHANGED, EXPECT_VERSION, PUT
+from pykv._batch import DELETE, EXPECT_ABSENT, EXPECT_PREFIX_UNCHANGED, EXPECT_UNCHANGED, PUT
 from pykv._buffers import (
     KEY_SIZE_MAX,
-    VALUE_SIZE_MAX,
     Buffer,
     Pairs,
     as_bytes,
-    column,
     expiry_ms,
     pairs_of,
 )
 from pykv._core import ffi, lib
-from pykv._reader import ABSENT, ROOM_SIZE, _new_room
-from pykv._snapshot import Snapshot
+from pykv._reader import ABSENT, NULL, ROOM_SIZE, _new_room
+from pykv._snapshot import Snapshot, open_snapshot
 from pykv._views import (
     SCAN_ITEMS,
     SCAN_KEYS,
@@ -50,12 +50,13 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONFLICT = lib.PYKV_CONFLICT
-_OPS = {op: bytes([op]) for op in (PUT, DELETE, EXPECT_VERSION, EXPECT_UNCHANGED)}
+_PACKERS = {n: struct.Struct(f"{n}I").pack for n in range(1, 65)}  # sizes, by their number
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]*")  # as a person would write it, and pykv_incr() does
 
-_get = lib.pykv_snapshot_get
+_get_value = lib.pykv_snapshot_get_value
+_renew = lib.pykv_snapshot_renew
 _commit = lib.pykv_snapshot_commit
+_close = lib.pykv_snapshot_close
 
 
 class Transaction(MutableMapping[bytes, bytes]):
@@ -89,7 +90,6 @@ class Transaction(MutableMapping[bytes, bytes]):
 
     __slots__ = (
         "__weakref__",
-        "_cell",
         "_expiries",
         "_handle",
         "_level",
@@ -98,21 +98,27 @@ class Transaction(MutableMapping[bytes, bytes]):
         "_reads",
         "_rooms",
         "_snapshot",
+        "_store",
         "_writes",
         "version",
     )
 
     def __init__(self, store: Store, level: int) -> None:
-        self._snapshot = snapshot = Snapshot(store)
-        self._handle = snapshot._handle  # which the snapshot frees
+        try:  # a handle that another transaction is through with
+            self._handle = handle = store._handles.pop()
+            if status := _renew(handle):
+                raise failure(status)
+        except IndexError:
+            self._handle = open_snapshot(store)
+        self._store = store
         self._rooms = store._rooms
         self._level = level
         self._open = True
-        self._reads: dict[bytes, int] = {}  # versions; 0: absent
+        self._reads: dict[bytes, int] = {}  # what is expected of the key
         self._writes: dict[bytes, bytes | None] = {}  # None: deleted
-        self._prefixes: set[bytes] = set()
-        self._expiries: dict[bytes, int] = {}  # of writes, where there is one
-        self._cell = ffi.new("uint64_t *")
+        self._prefixes: set[bytes] | None = None
+        self._expiries: dict[bytes, int] | None = None  # of writes, where there is one
+        self._snapshot: Snapshot | None = None
         self.version: int | None = None
 
     # ---- Reads ----
@@ -140,20 +146,20 @@ class Transaction(MutableMapping[bytes, bytes]):
         except IndexError:
             room = _new_room()
         pointer, content = room
-        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE, self._cell)
+        size = _get_value(self._handle, key, len(key), pointer, ROOM_SIZE)
         if 0 <= size <= ROOM_SIZE:
             value = content[:size]
             rooms.append(room)
-            self._reads[key] = self._cell[0]
+            self._reads[key] = EXPECT_UNCHANGED
             return value
         rooms.append(room)
         if size == ABSENT:
-            self._reads[key] = 0
+            self._reads[key] = EXPECT_ABSENT
             return default
         if size < 0:
             raise self._refusal(size + 1000, key)
-        self._reads[key] = self._cell[0]
-        return self._snapshot[key]  # larger than a room
+        self._reads[key] = EXPECT_UNCHANGED
+        return self._reader()[key]  # larger than a room
 
     def __getitem__(self, key: Buffer) -> bytes:
         """Return the value of *key*; KeyError if it is absent."""
@@ -180,21 +186,22 @@ class Transaction(MutableMapping[bytes, bytes]):
         ...     t.get_many([b"a", b"absent", b"c"])
         [b'1', None, b'3']
         """
+        self._check_open()
         wanted = [as_bytes(key, "key") for key in keys]
         values = dict(self._writes)
         others = [key for key in dict.fromkeys(wanted) if key not in values]
-        values.update(zip(others, self._snapshot.get_many(others), strict=True))
-        self._note(others)
+        for key, value in zip(others, self._reader().get_many(others), strict=True):
+            values[key] = value
+            self._reads[key] = EXPECT_ABSENT if value is None else EXPECT_UNCHANGED
         return [default if (value := values[key]) is None else value for key in wanted]
 
     def __len__(self) -> int:
         """Return the number of keys; expired ones count until they are removed."""
-        self._check_open()
-        self._prefixes.add(b"")
+        self._watch(b"")
         written = list(self._writes)
-        before = sum(self._snapshot.contains_many(written))
+        before = sum(self._reader().contains_many(written))
         now = sum(value is not None for value in self._writes.values())
-        return len(self._snapshot) - before + now
+        return len(self._reader()) - before + now
 
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the keys, in no order, each once."""
@@ -236,7 +243,7 @@ class Transaction(MutableMapping[bytes, bytes]):
         if not self._open:
             self._check_open()
         self._writes[key] = value
-        if self._expiries:
+        if self._expiries is not None:
             self._expiries.pop(key, None)
 
     def put(self, key: Buffer, value: Buffer, *, ttl: float | None = None) -> None:
@@ -253,8 +260,7 @@ class Transaction(MutableMapping[bytes, bytes]):
         """
         expiry = expiry_ms(ttl)
         self[key] = value
-        if expiry:
-            self._expiries[as_bytes(key, "key")] = expiry
+        self._expire(as_bytes(key, "key"), expiry)
 
     def delete(self, key: Buffer) -> bool:
         """Remove *key*, if it is there; return whether it was. It counts as read."""
@@ -262,7 +268,8 @@ class Transaction(MutableMapping[bytes, bytes]):
         present = key in self
         if present:
             self._writes[key] = None
-            self._expiries.pop(key, None)
+            if self._expiries is not None:
+                self._expiries.pop(key, None)
         return present
 
     def __delitem__(self, key: Buffer) -> None:
@@ -283,7 +290,6 @@ class Transaction(MutableMapping[bytes, bytes]):
         """Remove every key."""
         for key in list(self):
             self._writes[key] = None
-        self._expiries.clear()
 
     def incr(self, key: Buffer, by: int = 1, *, ttl: float | None = None) -> int:
         """
@@ -302,8 +308,7 @@ class Transaction(MutableMapping[bytes, bytes]):
             raise NotANumberError("the sum does not fit into 64 bits")
         expiry = self._expiry(key) if ttl is None else expiry_ms(ttl)
         self[key] = b"%d" % total
-        if expiry:
-            self._expiries[key] = expiry
+        self._expire(key, expiry)
         return total
 
     # ---- The end ----
@@ -326,9 +331,12 @@ class Transaction(MutableMapping[bytes, bytes]):
             if kind is None and self._writes:
                 self._commit()
             else:
-                self._snapshot.close()
+                _close(self._handle)
         finally:
             self._writes = {}
+            if self._snapshot is None:
+                self._store._handles.append(self._handle)
+            self._handle = NULL  # is no longer ours
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can be neither copied nor pickled")
@@ -339,80 +347,90 @@ class Transaction(MutableMapping[bytes, bytes]):
 
     # ---- Beneath ----
 
+    def _reader(self) -> Snapshot:
+        """Return our snapshot as an object, for what is done rarely."""
+        self._check_open()
+        if self._snapshot is None:
+            self._snapshot = Snapshot(self._store, self._handle)
+        return self._snapshot
+
     def _commit(self) -> None:
-        reads, writes, expiries = self._reads, self._writes, self._expiries
-        keys = [*reads, *writes]
-        values = list(writes.values())
-        numbers = [*reads.values()]
-        ops = _OPS[EXPECT_VERSION] * len(reads)
+        reads, writes = self._reads, self._writes
+        if self._prefixes is not None:
+            prefixes = [b""] if b"" in self._prefixes else self._prefixes
+            reads |= dict.fromkeys(prefixes, EXPECT_PREFIX_UNCHANGED)
+        values: Any = writes.values()
+        ops = bytes(reads.values())
         if None in values:
-            ops += b"".join([_OPS[DELETE if value is None else PUT] for value in values])
+            ops += bytes([DELETE if value is None else PUT for value in values])
             values = [value or b"" for value in values]
         else:
-            ops += _OPS[PUT] * len(values)
-        numbers += [expiries.get(key, 0) for key in writes] if expiries else [0] * len(values)
-        sizes = [0] * len(reads)
-        sizes += map(len, values)  # type: ignore[arg-type]
-        if self._prefixes:
-            prefixes = [b""] if b"" in self._prefixes else list(self._prefixes)
-            keys += prefixes
-            ops += _OPS[EXPECT_UNCHANGED] * len(prefixes)
-            numbers += [self._snapshot._instant().position] * len(prefixes)
-            sizes += [0] * len(prefixes)
-        if max(sizes) > VALUE_SIZE_MAX:
-            self._snapshot.close()
-            raise ValueSizeError(max(sizes))
-        failed = ffi.new("size_t *")
-        status = _commit(
+            ops += bytes(len(writes))  # PUT is 0
+        fields = [*reads, *writes, *values]
+        count = len(fields)
+        try:
+            sizes = (_PACKERS.get(count) or struct.Struct(f"{count}I").pack)(*map(len, fields))
+        except struct.error:
+            raise ValueSizeError(max(map(len, fields))) from None
+        expiries = NULL
+        if self._expiries:
+            expiries = [*map(self._expiries.get, writes, repeat(0))]
+        result = _commit(
             self._handle,
-            len(keys),
+            len(reads),
+            len(writes),
             ops,
-            b"".join(keys),
-            [*map(len, keys)],
-            b"".join(values),  # type: ignore[arg-type]
+            b"".join(fields),
             sizes,
-            numbers,
+            expiries,
             self._level,
-            failed,
-            self._cell,
         )
-        if status == CONFLICT:
-            key, op = keys[failed[0]], ops[failed[0]]
-            what = "key" if op == EXPECT_VERSION else "a key that begins with"
-            conflict = ConflictError(f"{what} {key!r} was written since the transaction began")
-            conflict.key = key
-            raise conflict
-        if status < 0:
-            raise failure(status, keys)
-        self.version = self._cell[0]
+        if result < 0:
+            raise self._failure(result, fields, ops)
+        self.version = result
+
+    def _failure(self, result: int, keys: list[bytes], ops: bytes) -> Exception:
+        """Return the exception for what pykv_snapshot_commit() returned."""
+        if result > -2000:
+            return failure(result + 1000, keys)
+        key, op = keys[-2000 - result], ops[-2000 - result]
+        what = "a key that begins with" if op == EXPECT_PREFIX_UNCHANGED else "key"
+        conflict = ConflictError(f"{what} {key!r} was written since the transaction began")
+        conflict.key = key
+        return conflict
 
     def _scan(self, prefix: bytes, mode: int) -> Iterator[tuple[bytes, ...]]:
         """Return an iterator over blocks of fields: the snapshot's, and our own writes on top."""
-        self._check_open()
-        self._prefixes.add(prefix)
+        self._watch(prefix)
         own = {key: value for key, value in self._writes.items() if key.startswith(prefix)}
         if not own:
-            return self._snapshot._scan(prefix, mode)
+            return self._reader()._scan(prefix, mode)
         wider = SCAN_KEYS if mode == SCAN_KEYS else SCAN_ITEMS
-        return _merged(self._snapshot._scan(prefix, wider), own, mode)
+        return _merged(self._reader()._scan(prefix, wider), own, mode)
 
-    def _note(self, keys: list[bytes]) -> None:
-        """Note the versions of keys that were read together."""
-        joined, sizes = column(keys, "key")
-        versions = ffi.new("uint64_t[]", len(keys))
-        status = lib.pykv_snapshot_versions(self._handle, len(keys), joined, sizes, versions)
-        if status < 0:
-            raise failure(status, keys)
-        self._reads.update(zip(keys, versions, strict=True))
+    def _watch(self, prefix: bytes) -> None:
+        """Note that all keys that begin with *prefix* are being read."""
+        self._check_open()
+        if self._prefixes is None:
+            self._prefixes = set()
+        self._prefixes.add(prefix)
+
+    def _expire(self, key: bytes, expiry: int) -> None:
+        """Note when the key just written expires; 0: never."""
+        if expiry:
+            if self._expiries is None:
+                self._expiries = {}
+            self._expiries[key] = expiry
 
     def _expiry(self, key: bytes) -> int:
         """Return when *key* expires, in milliseconds since 1970; 0: never, or absent."""
         if key in self._writes:
-            return self._expiries.get(key, 0)
-        status = lib.pykv_snapshot_contains(self._handle, key, len(key), self._cell)
+            return (self._expiries or {}).get(key, 0)
+        expiry = ffi.new("uint64_t *")
+        status = lib.pykv_snapshot_contains(self._handle, key, len(key), expiry)
         if status < 0:
             raise failure(status, [key])
-        return self._cell[0] if status == lib.PYKV_OK else 0
+        return int(expiry[0])
 
     def _check_open(self) -> None:
         if not self._open:
