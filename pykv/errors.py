@@ -193,7 +193,7 @@ class SyncFailedError(_SystemError):
 
 
 class BusyError(_SystemError):
-    """Another machine, or a process of another boot, uses the store."""
+    """Another machine uses the store, or as many processes or snapshots as there can be."""
 
     status = lib.PYKV_BUSY
     _errno_default = _errno.EBUSY
