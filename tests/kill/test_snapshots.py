@@ -31,56 +31,78 @@ def db(tmp_path: Path) -> Iterator[pykv.Store]:
         yield store
 
 
-def fork(act: Callable[[], None]) -> workers.Worker:
-    """Run act() in a child."""
-    return workers.Worker(lambda report: act())
+def await_report(worker: workers.Worker) -> None:
+    """Wait until the worker has reported."""
+    deadline = time.monotonic() + 20
+    while worker.done == 0 and time.monotonic() < deadline:
+        worker.listen(0.01)
+    assert worker.done
 
 
 def test_a_child_has_the_snapshot_too(db: pykv.Store) -> None:
     """After a fork both have the snapshot; when one closes it the other still has all of it."""
     expected = dict(db)
     mine, theirs = db.snapshot(), db.snapshot()
-    ready, go = os.pipe(), os.pipe()
+    read, write = os.pipe()
 
-    def child() -> None:
+    def child(report: Callable[..., None]) -> None:
         assert db.stats().snapshots == 4  # the parent's two, and ours
         mine.close()
-        os.write(ready[1], b".")
-        os.read(go[0], 1)
+        report(1)
+        os.read(read, 1)
         assert dict(theirs) == expected
         assert theirs.get_many(expected) == list(expected.values())
 
-    worker = fork(child)
-    os.read(ready[0], 1)
+    worker = workers.Worker(child)
+    await_report(worker)
     theirs.close()
     db.clear()
     assert dict(mine) == expected
     db.put_many((b"%d" % n, b"") for n in range(1_000))
     db.clear()
-    os.write(go[1], b".")
+    os.write(write, b".")
     worker.join()
     assert dict(mine) == expected
     mine.close()
     assert db.stats().snapshots == 0
+    os.close(read)
+    os.close(write)
 
 
 def test_a_child_and_its_parent_commit(db: pykv.Store) -> None:
     """Of a transaction that goes on in both after a fork, one commits and the other conflicts."""
+    read, write = os.pipe()
     t = db.transaction()
     t.incr(b"account:1")
 
-    ready = os.pipe()
-
     def child() -> None:
-        os.read(ready[0], 1)
+        os.read(read, 1)
         with pytest.raises(pykv.ConflictError):
             t.__exit__(None, None, None)
 
-    worker = fork(child)
+    worker = workers.Worker(lambda report: child())
     t.__exit__(None, None, None)
-    os.write(ready[1], b".")
+    os.write(write, b".")
     worker.join()
     assert db[b"account:1"] == b"101"
+    os.close(read)
+    os.close(write)
+
+
+def test_no_phantoms(db: pykv.Store) -> None:
+    """Processes that count the keys of a prefix and add one named by the count never collide."""
+
+    def take_seats(report: Callable[..., None]) -> None:
+        def function(t: pykv.Transaction) -> None:
+            t[b"seat:%d" % len(t.keys(prefix=b"seat:"))] = b""
+
+        for _ in range(150):
+            db.transact(function, retries=10_000)
+
+    everybody = [workers.Worker(take_seats) for _ in range(3)]
+    for worker in everybody:
+        worker.join()
+    assert set(db.keys(prefix=b"seat:")) == {b"seat:%d" % n for n in range(450)}
 
 
 def test_a_killed_process_frees_its_pins(db: pykv.Store) -> None:
@@ -95,8 +117,7 @@ def test_a_killed_process_frees_its_pins(db: pykv.Store) -> None:
         signal.pause()
 
     worker = workers.Worker(hold)
-    while worker.done == 0:
-        worker.listen(0.01)
+    await_report(worker)
     worker.kill()
     deadline = time.monotonic() + 10
     while db.stats().snapshots and time.monotonic() < deadline:
