@@ -16,10 +16,8 @@
 
 struct pykv_scan {
     struct pykv_store *store;
-    uint64_t sequence, now_ms;
+    struct pykv_snapshot snapshot;  /* the instant, with a pin of the scan's own */
     uint64_t bucket_count, bucket;  /* the geometry; the next bucket to collect */
-    uint32_t pin;
-    bool pinned;
     int mode;
     size_t prefix_size;
     uint8_t *prefix;
@@ -29,9 +27,11 @@ struct pykv_scan {
     uint64_t few[PENDING_MAX];
 };
 
-int pykv_scan_open(struct pykv_store *store, const uint8_t *prefix, size_t prefix_size, int mode,
-                   struct pykv_scan **out)
+int pykv_scan_open(struct pykv_store *store, struct pykv_snapshot *snapshot, const uint8_t *prefix,
+                   size_t prefix_size, int mode, struct pykv_scan **out)
 {
+    if (snapshot != NULL && snapshot->store != store)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "the snapshot is of another store");
     if (mode < 1 || mode > 3)
         return error_set(PYKV_INVALID, 0, NULL, 0, "a scan has mode 1, 2 or 3, not %d", mode);
     int status = store_enter(store);
@@ -47,11 +47,7 @@ int pykv_scan_open(struct pykv_store *store, const uint8_t *prefix, size_t prefi
         scan->capacity = PENDING_MAX;
         if (prefix_size != 0)
             memcpy(scan->prefix, prefix, prefix_size);
-        scan->sequence = shared_sequence(store->shared);
-        scan->now_ms = store->os->wall_ms(store->os);
-        if (store->space.writable)
-            status = shared_pin(store->shared, &store->process, &scan->pin, &scan->sequence);
-        scan->pinned = status == PYKV_OK && store->space.writable;
+        status = snapshot_take(&scan->snapshot, store, snapshot);
         scan->bucket_count = atomic_load(&store->shared->keydir.bucket_count);
         if (status == PYKV_OK) {
             atomic_fetch_add(&store->references, 1);
@@ -104,6 +100,14 @@ static int collect(struct pykv_scan *scan)
     return scan->pending == 0 ? PYKV_NOT_FOUND : PYKV_OK;
 }
 
+/* And make sure that no slot which the instant needs had gone before. */
+static int collect_whole(struct pykv_scan *scan)
+{
+    int status = collect(scan);
+    int lost = status == PYKV_OK || status == PYKV_NOT_FOUND ? snapshot_check(&scan->snapshot) : PYKV_OK;
+    return lost != PYKV_OK ? lost : status;
+}
+
 /* The record at a slot's location. A slot of a damaged keydir may lead to one that has no key. */
 static int read_slot(struct pykv_store *store, uint64_t slot, struct log_reader *reader, struct record *out)
 {
@@ -116,7 +120,7 @@ static int read_slot(struct pykv_store *store, uint64_t slot, struct log_reader 
 static bool wanted(const struct pykv_scan *scan, const struct record *record)
 {
     return (record->flags & RECORD_TOMBSTONE) == 0 &&
-           ((record->flags & RECORD_EXPIRY) == 0 || record->expiry > scan->now_ms) &&
+           ((record->flags & RECORD_EXPIRY) == 0 || record->expiry > scan->snapshot.now_ms) &&
            record->key_size >= scan->prefix_size && memcmp(record->key, scan->prefix, scan->prefix_size) == 0;
 }
 
@@ -125,7 +129,7 @@ static int tell(struct pykv_scan *scan, uint64_t slot, struct log_reader *reader
     struct record record;
     int status = read_slot(scan->store, slot, reader, &record);
     if (status == PYKV_OK)
-        status = store_step_back(scan->store, scan->sequence, reader, &record);
+        status = store_step_back(scan->store, scan->snapshot.instant.sequence, reader, &record);
     if (status == PYKV_NOT_FOUND || (status == PYKV_OK && !wanted(scan, &record)))
         return PYKV_OK;
     if (status == PYKV_OK && scan->mode & 1)
@@ -145,7 +149,7 @@ int pykv_scan_next(struct pykv_scan *scan, struct pykv_rows *rows)
     rows_clear(rows);
     while (status == PYKV_OK && pykv_rows_count(rows) < ROWS_PER_CALL && rows_size(rows) < BYTES_PER_CALL) {
         if (scan->next == scan->pending)
-            status = collect(scan);
+            status = collect_whole(scan);
         if (status != PYKV_OK)
             break;
         if (scan->pending - scan->next > AHEAD)
@@ -163,10 +167,7 @@ void pykv_scan_close(struct pykv_scan *scan)
         return;
     struct pykv_store *store = scan->store;
     if (store_enter(store) == PYKV_OK) {
-        if (scan->pinned)
-            shared_unpin(store->shared, &store->process, scan->pin, scan->sequence);
-        if (scan->pinned && !store->read_only)
-            maintain_sweep(store);
+        snapshot_release(&scan->snapshot);
         store_leave(store);
     }
     if (scan->slots != scan->few)
@@ -181,13 +182,18 @@ static void sweep_buckets(struct pykv_store *store, uint64_t bucket, uint64_t en
 {
     struct shared *shared = store->shared;
     uint64_t slots[COLLECT_MAX], bucket_count = atomic_load(&shared->keydir.bucket_count);
+    /* As a writer does: who counts a pin behind this sees all that is published. */
+    (void)atomic_fetch_add(&shared->pin_count, 0);
     for (; bucket < end && atomic_load(&shared->pin_count) == 0; bucket++) {
         size_t count = 0;
         if (keydir_collect(store->keydir, bucket_count, bucket, slots, COLLECT_MAX, &count) != PYKV_OK)
             continue;
-        for (size_t i = 0; i < count; i++)
-            if (keydir_slot_dead(slots[i]))
-                (void)keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
+        for (size_t i = 0; i < count; i++) {
+            if (!keydir_slot_dead(slots[i]))
+                continue;
+            atomic_store_explicit(&shared->forgotten, shared_sequence(shared), memory_order_relaxed);
+            (void)keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
+        }
     }
 }
 

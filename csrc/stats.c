@@ -22,22 +22,18 @@ static int add_size(void *context, const char *name)
     return 0;
 }
 
-static uint64_t unsynced_bytes(const struct shared *shared)
+/* Bytes of the log between a position and its end. */
+static uint64_t bytes_since(const struct shared *shared, uint64_t position)
 {
-    uint64_t tail = atomic_load(&shared->tail), durable = atomic_load(&shared->durable);
-    if (durable >= tail)
+    uint64_t tail = atomic_load(&shared->tail), sum = position_offset(tail);
+    if (position >= tail)
         return 0;
-    if (position_segment(tail) == position_segment(durable))
-        return position_offset(tail) - position_offset(durable);
-    uint64_t sum = position_offset(tail);
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && position_segment(tail) != position_segment(position); i++) {
         uint64_t id = atomic_load(&shared->segments[i].id);
-        if (id > position_segment(durable) && id < position_segment(tail))
+        if (id >= position_segment(position) && id < position_segment(tail))
             sum += atomic_load(&shared->segments[i].length);
-        else if (id == position_segment(durable))
-            sum += atomic_load(&shared->segments[i].length) - position_offset(durable);
     }
-    return sum;
+    return sum > position_offset(position) ? sum - position_offset(position) : 0;
 }
 
 static void count_log(const struct shared *shared, struct pykv_stats *out)
@@ -51,6 +47,29 @@ static void count_log(const struct shared *shared, struct pykv_stats *out)
         out->segments++;
         out->log_bytes += length > SEGMENT_HEADER_SIZE ? length - SEGMENT_HEADER_SIZE : 0;
     }
+}
+
+static void count_pins(struct pykv_store *store, struct pykv_stats *out)
+{
+    struct shared *shared = store->shared;
+    const struct pin_entry *oldest = NULL;
+    uint64_t sequence = UINT64_MAX, now_ms = store->os->monotonic_ns(store->os) / 1000000;
+    if (store->space.writable)
+        shared_unpin_dead(shared, &store->process);
+    for (size_t i = 0; i < PIN_COUNT; i++) {
+        uint64_t owner = atomic_load(&shared->pins[i].owner);
+        out->snapshots += owner != 0;
+        if (owner != 0 && (owner & SEQUENCE_MAX) < sequence) {
+            oldest = &shared->pins[i];
+            sequence = owner & SEQUENCE_MAX;
+        }
+    }
+    if (oldest == NULL)
+        return;
+    uint64_t since_ms = atomic_load(&oldest->since_ms);
+    out->snapshot_versions = out->version > sequence ? out->version - sequence : 0;
+    out->snapshot_bytes = bytes_since(shared, atomic_load(&oldest->position));
+    out->snapshot_ms = now_ms > since_ms ? now_ms - since_ms : 0;
 }
 
 int pykv_stats(struct pykv_store *store, struct pykv_stats *out)
@@ -76,13 +95,14 @@ int pykv_stats(struct pykv_store *store, struct pykv_stats *out)
     out->keydir_bytes = keydir_memory_size(store->keydir);
     out->keydir_buckets = atomic_load(&shared->keydir.bucket_count);
     out->keydir_nodes = atomic_load(&shared->keydir.node_count) - atomic_load(&shared->keydir.node_free_count);
-    out->unsynced_bytes = unsynced_bytes(shared);
+    out->unsynced_bytes = bytes_since(shared, atomic_load(&shared->durable));
     out->checkpoint_version = atomic_load(&shared->checkpoint_sequence);
     out->processes = process_count(&store->process);
     out->syncs = atomic_load(&shared->sync_count);
     out->recovered_records = atomic_load(&store->recovered_records);
     out->damaged_records = atomic_load(&store->damaged_records);
     out->open_us = store->open_us;
+    count_pins(store, out);
     store_leave(store);
     return PYKV_OK;
 }

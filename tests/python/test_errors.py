@@ -37,6 +37,7 @@ COUSINS: dict[type[pykv.Error], tuple[type[Exception], int | None]] = {
     pykv.NotANumberError: (ValueError, None),
     pykv.AccessError: (PermissionError, errno.EACCES),
     pykv.ConflictError: (RuntimeError, None),
+    pykv.SnapshotLostError: (RuntimeError, None),
 }
 
 
