@@ -72,7 +72,7 @@ class Snapshot(Reader, Mapping[bytes, bytes]):
         self._rooms = store._rooms
         self._rows = store._rows
 
-    # A get is written out, as a name of the module is found faster than an attribute.
+    # The gets are written out, as a name of the module is found faster than an attribute.
 
     @overload
     def get(self, key: Buffer) -> bytes | None: ...
@@ -100,10 +100,24 @@ class Snapshot(Reader, Mapping[bytes, bytes]):
 
     def __getitem__(self, key: Buffer) -> bytes:
         """Return the value that *key* had; KeyError if it was absent."""
-        value = self.get(key)
-        if value is None:
-            raise KeyError(as_bytes(key, "key"))
-        return value
+        if type(key) is not bytes:
+            key = as_bytes(key, "key")
+        rooms = self._rooms
+        try:
+            room = rooms.pop()
+        except IndexError:
+            room = _new_room()
+        pointer, content = room
+        size = _get_value(self._handle, key, len(key), pointer, ROOM_SIZE)
+        if 0 <= size <= ROOM_SIZE:
+            value: bytes = content[:size]
+            rooms.append(room)
+            return value
+        rooms.append(room)
+        found: bytes | None = self._get_rarely(key, size, None)
+        if found is None:
+            raise KeyError(key)
+        return found
 
     def __len__(self) -> int:
         """Return the number of keys; expired ones count until they are removed."""
