@@ -106,10 +106,10 @@ class Snapshot(Reader, Mapping[bytes, bytes]):
         try:
             room = rooms.pop()
         except IndexError:
-            room = _new_room()
+            room = _new_room(self._store._handle)
         pointer, content = room
-        size = _get_value(self._handle, key, len(key), pointer, ROOM_SIZE)
-        if 0 <= size <= ROOM_SIZE:
+        size = _get_value(self._handle, pointer, key, len(key))
+        if size >= 0:
             value: bytes = content[:size]
             rooms.append(room)
             return value
