@@ -42,7 +42,7 @@ char store_classify(const char *name, uint64_t *number)
                ? 'o' : 0;
 }
 
-struct contents { bool store, ours, foreign; char first_foreign[256]; };
+struct contents { bool store, lock, foreign; uint64_t newest; char first_foreign[256]; };
 
 static int note_contents(void *context, const char *name)
 {
@@ -50,12 +50,39 @@ static int note_contents(void *context, const char *name)
     uint64_t number;
     char kind = store_classify(name, &number);
     contents->store |= kind == 'm' || kind == 's';
-    contents->ours |= kind != 0;
+    contents->lock |= strcmp(name, LOCK_NAME) == 0;
+    if (kind == 's' && number > contents->newest)
+        contents->newest = number;
     if (kind == 0 && !contents->foreign) {
         contents->foreign = true;
         strncpy(contents->first_foreign, name, sizeof contents->first_foreign - 1);
     }
     return 0;
+}
+
+/* New files get the mode that those of an existing store have, so that one which a group shares stays
+ * so, whoever opens it. The lock file tells it, which is never made anew, or else the newest segment. */
+static int adopt_mode(struct pykv_store *store, const struct contents *contents)
+{
+    const struct os *os = store->os;
+    char name[32] = LOCK_NAME;
+    struct os_stat stat = { .mode = 0 };
+    int fd;
+    if (!contents->lock && contents->newest == 0)
+        return PYKV_OK;
+    if (!contents->lock)
+        log_segment_name(contents->newest, name);
+    int error = os->file_open(os, store->dir, name, OS_READ, 0, &fd);
+    if (error == ENOENT || error == EACCES || error == EPERM)
+        return PYKV_OK;             /* who may not read it will not get to make files */
+    if (error == 0) {
+        error = os->file_stat(os, fd, &stat);
+        (void)os->file_close(os, fd);
+    }
+    if (error != 0)
+        return error_os(error, name, 0, "examine");
+    store->options.file_mode = (stat.mode & 0777) | 0600;
+    return PYKV_OK;
 }
 
 static int check_contents(struct pykv_store *store)
@@ -64,8 +91,9 @@ static int check_contents(struct pykv_store *store)
     int error = store->os->dir_list(store->os, store->dir, note_contents, &contents);
     if (error != 0)
         return error_os(error, store->path, 0, "list");
-    if (contents.store)
-        return PYKV_OK;
+    int status = adopt_mode(store, &contents);
+    if (status != PYKV_OK || contents.store)
+        return status;
     if (store->options.flag == PYKV_FLAG_READ || store->options.flag == PYKV_FLAG_WRITE)
         return error_set(PYKV_MISSING, ENOENT, store->path, 0, "there is no store in %s", store->path);
     if (contents.foreign)

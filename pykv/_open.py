@@ -59,8 +59,10 @@ def open(
             unit in which dead space is reclaimed, and no limit on a value.
         expected_keys: Sizes the keydir beforehand; None: it grows as needed.
         repair: Skip damaged records during recovery, where otherwise it refuses to open.
-        mode: Permission bits of new files, whatever the umask; those of the directory get x
-            where they have r.
+        mode: Permission bits of the files of a new store, exactly these whatever the umask; the
+            directory gets x where they have r. A store that exists keeps the bits of its file
+            `lock`, also under "n": `chmod` the directory and all files to change them. To share
+            with a group, make the directory beforehand, setgid and of that group: 0o2770.
     Returns:
         The open store: a context manager, and a `MutableMapping[bytes, bytes]`.
     Raises:
