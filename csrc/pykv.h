@@ -56,7 +56,8 @@ enum pykv_flag {             /* as dbm.open: */
 
 enum pykv_io {
     PYKV_IO_MMAP = 0,        /* read through shared mappings: fastest while the data fits in RAM */
-    PYKV_IO_PREAD = 1,       /* never map sealed segments: no SIGBUS if the disk fails under a map */
+    PYKV_IO_PREAD = 1,       /* never map sealed segments: no SIGBUS if the disk fails under a map.
+                              * Costs a descriptor for each segment */
 };
 
 enum pykv_op {               /* what one operation of a batch does, or demands */

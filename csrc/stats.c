@@ -133,11 +133,10 @@ static int verify_segment(struct pykv_store *store, uint32_t slot, struct pykv_r
         return status;
     uint8_t header[SEGMENT_HEADER_SIZE];
     struct segment_header decoded;
-    size_t done = 0;
-    int error = store->os->file_read(store->os, walk.segment->fd, header, sizeof header, 0, &done);
-    if (error != 0)
-        return error_os(error, name, 0, "read");
-    if (done != sizeof header || segment_header_decode(header, &decoded) != PYKV_OK)
+    status = segment_read(&store->log, walk.segment, header, sizeof header, 0);
+    if (status != PYKV_OK && status != PYKV_CORRUPT)
+        return status;
+    if (status == PYKV_CORRUPT || segment_header_decode(header, &decoded) != PYKV_OK)
         note_damage(report, name, 0, SEGMENT_HEADER_SIZE);
     walk.limit = log_limit(&store->log, walk.segment);
     while ((status = log_walk(&walk)) == PYKV_CORRUPT) {

@@ -53,7 +53,8 @@ def open(
             cut, and threads that write at once share one sync.
         interval_ms: 1 to 3,600,000 milliseconds; of durability="interval".
         io: "mmap": read through shared mappings, fastest while the data fits in RAM; "pread":
-            by system calls, where a failing disk is an exception and never a signal.
+            by system calls, where a failing disk is an exception and never a signal; that needs
+            a descriptor for each file of the log (`ulimit -n`; see *segment_bytes*).
         max_disk_bytes: Limit of all segments together; None: that of the disk.
         segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: 128 MiB. It is the
             unit in which dead space is reclaimed, and no limit on a value.
