@@ -432,7 +432,7 @@ uint64_t keydir_probe_next(struct keydir *keydir, struct keydir_probe *probe)
         if (status == PYKV_OK)
             probe->group = next, probe->slot = 0, probe->slot_count = NODE_SLOTS;
         else if (status != PYKV_CORRUPT)
-            probe->version = UINT64_MAX;    /* "moved": this end proves nothing; probe again */
+            probe->status = status;
     }
     return 0;
 }
@@ -453,7 +453,7 @@ bool keydir_holds(struct keydir *keydir, uint64_t hash, uint64_t location)
         while ((found = keydir_probe_next(keydir, &probe)) != 0)
             if (found == location)
                 return true;
-    } while (keydir_probe_moved(keydir, &probe));
+    } while (probe.status == PYKV_OK && keydir_probe_moved(keydir, &probe));
     return false;
 }
 

@@ -114,6 +114,8 @@ int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, s
         else if (status != PYKV_OK)
             return status;
     }
+    if (probe.status != PYKV_OK)
+        return probe.status;
     return damaged != PYKV_OK ? damaged : PYKV_NOT_FOUND;
 }
 
