@@ -569,7 +569,7 @@ static int continue_log(struct recovery *recovery)
         return status;
     status = log_roll(&store->log, 0);
     if (status == PYKV_OK) {
-        uint64_t first = recovery->count > 0 ? recovery->ids[0] : 1;
+        uint64_t first = recovery->count > 0 ? recovery->ids[0] : position_segment(atomic_load(&shared->tail));
         atomic_store(&shared->durable, position_make(first, SEGMENT_HEADER_SIZE));
         status = log_sync(&store->log, atomic_load(&shared->tail), true);
         if (status != PYKV_OK && status != PYKV_NO_MEMORY) {
@@ -580,6 +580,16 @@ static int continue_log(struct recovery *recovery)
     if (status == PYKV_OK)
         atomic_store(&shared->durable, atomic_load(&shared->tail));
     return status;
+}
+
+static int remove_given_up(void *context, const char *name)
+{
+    const struct recovery *recovery = context;
+    const struct pykv_store *store = recovery->store;
+    uint64_t number;
+    if (store_classify(name, &number) == 's' && given_up(recovery, number))
+        (void)store->os->file_remove(store->os, store->dir, name);
+    return 0;
 }
 
 static int finish(struct recovery *recovery)
@@ -598,13 +608,16 @@ static int finish(struct recovery *recovery)
     }
     if ((status = continue_log(recovery)) != PYKV_OK)
         return status;
+    uint64_t first = recovery->count > 0 ? recovery->ids[0] : position_segment(atomic_load(&shared->tail));
     recovery->replay.counters.position = atomic_load(&shared->tail);
     shared_counters_publish(shared, &recovery->replay.counters);
     atomic_store(&shared->checkpoint_id, recovery->checkpoint.id);
     atomic_store(&shared->checkpoint_position, recovery->has_checkpoint ? recovery->checkpoint.counters.position
-                                                                        : position_make(recovery->count > 0 ? recovery->ids[0] : 1, SEGMENT_HEADER_SIZE));
+                                                                        : position_make(first, SEGMENT_HEADER_SIZE));
     atomic_store(&shared->checkpoint_sequence, recovery->has_checkpoint ? recovery->checkpoint.counters.sequence : 0);
     status = store_write_manifest(store);
+    if (status == PYKV_OK && !store->options.repair)
+        (void)store->os->dir_list(store->os, store->dir, remove_given_up, recovery);
     for (size_t i = recovery->count; i < recovery->all && status == PYKV_OK && !store->options.repair; i++) {
         char name[32];      /* given up for good now; if it stays, the next recovery tries again */
         log_segment_name(recovery->ids[i], name);

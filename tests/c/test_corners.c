@@ -83,4 +83,65 @@ static void a_keydir_that_cannot_be_mapped_is_no_endless_search(void)
     end();
 }
 
-TEST_MAIN(CASE(a_keydir_that_cannot_be_mapped_is_no_endless_search))
+/* What a disk may hold after the power went in an open that empties: the old store, or an empty one. */
+static bool emptied_in(const struct disk *disk, int choice, uint64_t seed)
+{
+    struct image image = { 0 };
+    size_t pending = disk_pending(disk);
+    struct disk_choice cut = { .keep = calloc(pending + 1, sizeof(bool)) };
+    uint64_t count = 0;
+    static struct pykv_report report;
+    for (size_t i = 0; i < pending; i++)
+        cut.keep[i] = choice == 0 || (choice > 1 && (next_random(&seed) & 1) != 0);
+    disk_cut(disk, &cut, &image);
+    sim = sim_new(seed);
+    sim_set_boot(sim, 2);
+    sim_load(sim, PATH, &image);
+    options.flag = PYKV_FLAG_WRITE;
+    for (int i = 0; i < 2; i++) {
+        open_store();
+        CHECK_EQUAL(pykv_count(store, &count), PYKV_OK);
+        CHECK(count == 0 || count == 6000);
+        CHECK_EQUAL(pykv_verify(store, &report), PYKV_OK);
+        close_store();
+    }
+    end();
+    image_release(&image);
+    free(cut.keep);
+    return count == 0;
+}
+
+static void a_power_cut_while_emptying_leaves_all_or_nothing(void)
+{
+    struct image image = { 0 };
+    struct trace trace = { .count = 0 };
+    unsigned emptied = 0, trials = 0;
+    start();
+    open_store();
+    put_many(6000);
+    close_store();
+    sim_save(sim, PATH, &image);
+    sim_record(sim, PATH, &trace);
+    options.flag = PYKV_FLAG_NEW;
+    open_store();
+    close_store();
+    sim_record(sim, PATH, NULL);
+    end();
+    for (int model = DISK_POSIX; model <= DISK_EXT4; model++) {
+        struct disk *disk = disk_new((enum disk_model)model, &image);
+        for (size_t i = 0; i <= trace.count; i++) {
+            for (int choice = 0; choice < 6; choice++, trials++)
+                emptied += emptied_in(disk, choice, i * 10 + (uint64_t)choice);
+            if (i < trace.count)
+                disk_apply(disk, &trace.effects[i]);
+        }
+        disk_free(disk);
+    }
+    printf("%u cuts, %u of them left an empty store\n", trials, emptied);
+    CHECK(emptied > 50 && trials - emptied > 50);
+    trace_release(&trace);
+    image_release(&image);
+}
+
+TEST_MAIN(CASE(a_power_cut_while_emptying_leaves_all_or_nothing),
+          CASE(a_keydir_that_cannot_be_mapped_is_no_endless_search))
