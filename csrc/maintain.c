@@ -108,7 +108,7 @@ static void work(struct pykv_store *store)
         return;
     if (ahead_due(store))
         log_extend_ahead(&store->log);
-    if (atomic_load_explicit(&store->shared->pin_count, memory_order_relaxed) != 0)
+    if (shared_pinned(store->shared))
         shared_unpin_dead(store->shared, &store->process);
     work_shared(store);
 }

@@ -223,36 +223,33 @@ static bool pin_take(struct shared *shared, uint64_t value, uint32_t *pin)
 {
     for (uint32_t i = 0; i < PIN_COUNT; i++) {
         uint64_t none = 0;
-        if (atomic_compare_exchange_strong(&shared->pins[i], &none, value)) {
-            *pin = i;
-            return true;
-        }
+        if (!atomic_compare_exchange_strong(&shared->pins[i], &none, value))
+            continue;
+        uint32_t limit = atomic_load(&shared->pin_limit);
+        while (limit <= i && !atomic_compare_exchange_weak(&shared->pin_limit, &limit, i + 1))
+            ;
+        *pin = i;
+        return true;
     }
     return false;
 }
 
-/* Only who empties the word counts down: two may have found its owner dead. */
 static bool pin_give(struct shared *shared, uint32_t pin, uint64_t value)
 {
-    if (!atomic_compare_exchange_strong(&shared->pins[pin], &value, 0))
-        return false;
-    atomic_fetch_sub(&shared->pin_count, 1);
-    return true;
+    return atomic_compare_exchange_strong(&shared->pins[pin], &value, 0);
 }
 
 int shared_pin(struct shared *shared, const struct process *process, uint32_t *pin,
                uint64_t *sequence)
 {
-    /* Count first, then look at the clock: a writer publishes first, then touches the count. So
-     * either it sees the pin, or the pin sees what it published. */
-    atomic_fetch_add(&shared->pin_count, 1);
-    uint64_t now = shared_sequence(shared);
-    if (pin_take(shared, pin_value(process->slot, now), pin)) {
-        *sequence = now;
-        return PYKV_OK;
-    }
-    atomic_fetch_sub(&shared->pin_count, 1);
-    return error_set(PYKV_BUSY, 0, NULL, 0, "%u iterations are open: close some", PIN_COUNT);
+    if (!pin_take(shared, pin_value(process->slot, shared_sequence(shared)), pin))
+        return error_set(PYKV_BUSY, 0, NULL, 0, "%u iterations are open: close some", PIN_COUNT);
+    /* Pin first, then look at the clock: a writer publishes first, then looks for pins. Both touch the
+     * limit in between, so either it sees the pin, or the pin sees what it published. */
+    (void)atomic_fetch_add(&shared->pin_limit, 0);
+    *sequence = shared_sequence(shared);
+    atomic_store(&shared->pins[*pin], pin_value(process->slot, *sequence));
+    return PYKV_OK;
 }
 
 void shared_unpin(struct shared *shared, const struct process *process, uint32_t pin, uint64_t sequence)
@@ -287,8 +284,6 @@ void shared_pins_copy(struct shared *shared, uint32_t from, uint32_t to)
         uint64_t value = atomic_load(&shared->pins[i]);
         if (value >> 48 != from + 1)
             continue;
-        atomic_fetch_add(&shared->pin_count, 1);
-        if (!pin_take(shared, pin_value(to, value & SEQUENCE_MAX), &pin))
-            atomic_fetch_sub(&shared->pin_count, 1);
+        (void)pin_take(shared, pin_value(to, value & SEQUENCE_MAX), &pin);
     }
 }

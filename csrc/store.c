@@ -348,7 +348,7 @@ static int settle_alone(struct pykv_store *store)
     struct shared *shared = store->shared;
     for (size_t i = 0; i < PIN_COUNT; i++)
         atomic_store(&shared->pins[i], 0);
-    atomic_store(&shared->pin_count, 0);
+    atomic_store(&shared->pin_limit, 0);
     struct shared_lock *locks[] = { &shared->writer, &shared->extend, &shared->sync, &shared->maintain };
     for (size_t i = 0; i < sizeof locks / sizeof *locks; i++)
         atomic_store(&locks[i]->word, 0);
