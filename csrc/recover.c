@@ -582,6 +582,7 @@ static int continue_log(struct recovery *recovery)
     return status;
 }
 
+/* Of a store that was emptied; what else was given up may be of use to somebody. */
 static int remove_given_up(void *context, const char *name)
 {
     const struct recovery *recovery = context;
@@ -616,7 +617,7 @@ static int finish(struct recovery *recovery)
                                                                         : position_make(first, SEGMENT_HEADER_SIZE));
     atomic_store(&shared->checkpoint_sequence, recovery->has_checkpoint ? recovery->checkpoint.counters.sequence : 0);
     status = store_write_manifest(store);
-    if (status == PYKV_OK && !store->options.repair)
+    if (status == PYKV_OK && recovery->has_manifest && recovery->manifest.count == 0)
         (void)store->os->dir_list(store->os, store->dir, remove_given_up, recovery);
     for (size_t i = recovery->count; i < recovery->all && status == PYKV_OK && !store->options.repair; i++) {
         char name[32];      /* given up for good now; if it stays, the next recovery tries again */

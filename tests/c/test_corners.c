@@ -143,5 +143,55 @@ static void a_power_cut_while_emptying_leaves_all_or_nothing(void)
     image_release(&image);
 }
 
-TEST_MAIN(CASE(a_power_cut_while_emptying_leaves_all_or_nothing),
+/* A table that grows a lot while it is being verified: 1,100,000 keys come when the first was read. */
+#define GROWN 1100000u
+
+static unsigned reads_left;
+
+static void grow_table(void)
+{
+    static uint8_t keys[1000][8];
+    static uint32_t key_sizes[1000], value_sizes[1000];
+    for (unsigned n = 0; n < GROWN; n += 1000) {
+        for (unsigned i = 0; i < 1000; i++) {
+            memcpy(keys[i], key_of(n + i), 8);
+            key_sizes[i] = 8;
+        }
+        CHECK_EQUAL(pykv_write(store, 1000, NULL, keys[0], key_sizes, NULL, value_sizes, NULL, PYKV_DURABILITY_DEFAULT,
+                               NULL, NULL, NULL), PYKV_OK);
+    }
+}
+
+static int read_and_grow(const struct os *os, int fd, void *bytes, size_t size, uint64_t offset, size_t *done)
+{
+    if (reads_left != 0 && --reads_left == 0)
+        grow_table();
+    return os_posix.file_read(os, fd, bytes, size, offset, done);
+}
+
+static void a_table_may_grow_while_it_is_verified(void)
+{
+    static struct pykv_report report;
+    char path[600];
+    struct os os = os_posix;
+    uint64_t count = 0;
+    alarm(120);
+    snprintf(path, sizeof path, "%s/store", test_dir());
+    options = (struct pykv_options){ .flag = PYKV_FLAG_CREATE, .io = PYKV_IO_PREAD };
+    os.file_read = read_and_grow;
+    CHECK_EQUAL(pykv_open_with(&os, path, &options, &store), PYKV_OK);
+    put_many(1);
+    reads_left = 1000;
+    CHECK_EQUAL(pykv_verify(store, &report), PYKV_OK);
+    reads_left = 1000 - reads_left;     /* the last one is that of the key's slot */
+    int status = pykv_verify(store, &report);
+    if (status != PYKV_OK)
+        test_fail(__FILE__, __LINE__, "verify: %d %s", status, pykv_last_error()->message);
+    CHECK_EQUAL(reads_left, 0);
+    CHECK_EQUAL(pykv_count(store, &count), PYKV_OK);
+    CHECK_EQUAL(count, GROWN);
+    close_store();
+}
+
+TEST_MAIN(CASE(a_table_may_grow_while_it_is_verified), CASE(a_power_cut_while_emptying_leaves_all_or_nothing),
           CASE(a_keydir_that_cannot_be_mapped_is_no_endless_search))
