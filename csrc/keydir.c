@@ -428,7 +428,7 @@ static __attribute__((noinline)) void probe_follow(struct keydir *keydir, struct
     if (status == PYKV_OK)
         probe->group = next, probe->slot = 0, probe->slot_count = NODE_SLOTS;
     else if (status != PYKV_CORRUPT)
-        probe->version = UINT64_MAX;    /* "moved": this end proves nothing; probe again */
+        probe->status = status;
 }
 
 /* A group's words are all compared before any is judged: a branch for each would be guessed wrong
@@ -471,7 +471,7 @@ bool keydir_holds(struct keydir *keydir, uint64_t hash, uint64_t location)
         while ((found = keydir_probe_next(keydir, &probe)) != 0)
             if (found == location)
                 return true;
-    } while (keydir_probe_moved(keydir, &probe));
+    } while (probe.status == PYKV_OK && keydir_probe_moved(keydir, &probe));
     return false;
 }
 

@@ -63,12 +63,14 @@ struct keydir_probe {
     const _Atomic uint64_t *group;      /* bucket or node being read */
     uint32_t slot, slot_count, steps;
     bool dead;                          /* of the candidate: it is a tombstone */
+    int status;                         /* at the end: PYKV_OK, or why there may be more candidates */
 };
 /* A status: mapping a new piece of the table can fail. Loads what keydir_probe_moved() compares. */
 int keydir_probe(struct keydir *keydir, uint64_t hash, struct keydir_probe *probe);
-/* The next candidate's location, or 0 at the end. Bounded, whatever the memory holds. */
+/* The next candidate's location, or 0 at the end. Bounded, whatever the memory holds. The end proves
+ * absence only if probe->status is PYKV_OK: a piece of the table may refuse to be mapped. */
 uint64_t keydir_probe_next(struct keydir *keydir, struct keydir_probe *probe);
-/* After the end: whether slots moved meanwhile, so that absence is not proven: probe again. */
+/* After an end that is PYKV_OK: whether slots moved meanwhile, so that absence is not proven: probe again. */
 bool keydir_probe_moved(const struct keydir *keydir, const struct keydir_probe *probe);
 /* Whether a slot with this hash still points at `location`: what a reader asks that found something
  * odd there, before it calls that corruption. */

@@ -58,7 +58,8 @@ enum pykv_flag {             /* as dbm.open: */
 
 enum pykv_io {
     PYKV_IO_MMAP = 0,        /* read through shared mappings: fastest while the data fits in RAM */
-    PYKV_IO_PREAD = 1,       /* never map sealed segments: no SIGBUS if the disk fails under a map */
+    PYKV_IO_PREAD = 1,       /* never map sealed segments: no SIGBUS if the disk fails under a map.
+                              * Costs a descriptor for each segment */
 };
 
 enum pykv_op {               /* what one operation of a batch does, or demands */
@@ -79,7 +80,9 @@ struct pykv_options {
     int io;                      /* enum pykv_io */
     int repair;                  /* nonzero: skip damaged records on recovery instead of refusing */
     uint32_t interval_ms;        /* of PYKV_DURABILITY_INTERVAL: 1 to 3,600,000 */
-    uint32_t file_mode;          /* permission bits of new files, 0600 if 0; directory: plus x */
+    uint32_t file_mode;          /* permission bits of the files of a new store, whatever the umask,
+                                  * 0600 if 0; of the directory the same, and x where there is r. An
+                                  * existing store keeps the mode that it has, that of its lock file */
     uint64_t segment_size;       /* bytes of a segment: 64 KiB to 1 GiB; 0: 128 MiB */
     uint64_t disk_size_max;      /* bytes of all segments; 0: no limit but the disk's */
     uint64_t expected_keys;      /* sizes the keydir beforehand; 0: grow as needed */

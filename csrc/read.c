@@ -86,6 +86,8 @@ static int find_once(struct pykv_store *store, uint64_t sequence, uint64_t hash,
         }
         damaged = status;
     }
+    if (probe.status != PYKV_OK)
+        return probe.status;
     if (keydir_probe_moved(store->keydir, &probe)) {
         *again = true;
         return PYKV_NOT_FOUND;

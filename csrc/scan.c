@@ -182,9 +182,9 @@ static void sweep_buckets(struct pykv_store *store, uint64_t bucket, uint64_t en
 {
     struct shared *shared = store->shared;
     uint64_t slots[COLLECT_MAX], bucket_count = atomic_load(&shared->keydir.bucket_count);
-    /* As a writer does: who counts a pin behind this sees all that is published. */
-    (void)atomic_fetch_add(&shared->pin_count, 0);
-    for (; bucket < end && atomic_load(&shared->pin_count) == 0; bucket++) {
+    /* As a writer does: who pins behind this sees all that is published. */
+    (void)atomic_fetch_add(&shared->pin_limit, 0);
+    for (; bucket < end && !shared_pinned(shared); bucket++) {
         size_t count = 0;
         if (keydir_collect(store->keydir, bucket_count, bucket, slots, COLLECT_MAX, &count) != PYKV_OK)
             continue;
@@ -199,7 +199,7 @@ static void sweep_buckets(struct pykv_store *store, uint64_t bucket, uint64_t en
 
 bool store_sweep_due(const struct pykv_store *store)
 {
-    return store->space.writable && !store->read_only && atomic_load(&store->shared->pin_count) == 0 &&
+    return store->space.writable && !store->read_only && !shared_pinned(store->shared) &&
            atomic_load(&store->shared->dead_slots) != 0;
 }
 
@@ -214,17 +214,17 @@ void store_sweep(struct pykv_store *store)
         uint64_t end = bucket_count - bucket < SWEEP_BUCKETS ? bucket_count : bucket + SWEEP_BUCKETS;
         sweep_buckets(store, bucket, end);
         bucket = end;
-        if (bucket == bucket_count && atomic_load(&shared->pin_count) == 0)
+        if (bucket == bucket_count && !shared_pinned(shared))
             atomic_store(&shared->dead_slots, 0);
         store_unlock(store);
-    } while (bucket < bucket_count && atomic_load(&shared->pin_count) == 0 && atomic_load(&store->helper_stop) == 0);
+    } while (bucket < bucket_count && !shared_pinned(shared) && atomic_load(&store->helper_stop) == 0);
 }
 
 void store_sweep_locked(struct pykv_store *store)
 {
     struct shared *shared = store->shared;
     sweep_buckets(store, 0, atomic_load(&shared->keydir.bucket_count));
-    if (atomic_load(&shared->pin_count) == 0)
+    if (!shared_pinned(shared))
         atomic_store(&shared->dead_slots, 0);
 }
 

@@ -108,7 +108,7 @@ struct shared {
     _Atomic uint64_t sync_count;
     _Atomic uint64_t directory_synced;  /* segments up to this id have a durable name */
 
-    _Alignas(64) _Atomic uint32_t pin_count;    /* snapshots and scans that are open */
+    _Alignas(64) _Atomic uint32_t pin_limit;    /* pins from here on have never been used */
     _Atomic uint64_t dead_slots;        /* slots that point at tombstones: to be swept, a hint */
     _Atomic uint64_t forgotten;         /* version of the newest batch when a tombstone's slot was last
                                          * removed: what was before it may be lost to older instants */
@@ -167,6 +167,17 @@ bool shared_lock_try(struct shared_lock *lock, const struct process *process, bo
 void shared_lock_release(struct shared_lock *lock, const struct process *process);
 /* Take over a lock whose owner had the slot that is now ours. True if it was so. */
 bool shared_lock_inherit(struct shared_lock *lock, const struct process *process);
+
+/* Whether a snapshot or scan is open. There is no count of pins, since a death between pinning and counting would
+ * leave it wrong; mostly there are none, or a few at the beginning. */
+static inline bool shared_pinned(const struct shared *shared)
+{
+    uint32_t limit = atomic_load(&shared->pin_limit);
+    for (uint32_t i = 0; i < limit && i < PIN_COUNT; i++)
+        if (atomic_load(&shared->pins[i].owner) != 0)
+            return true;
+    return false;
+}
 
 /* Pin the present instant: from here on no delete forgets what was before it. *instant tells it, *pin
  * is its handle. PYKV_BUSY if all pins are taken. */

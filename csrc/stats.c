@@ -153,11 +153,10 @@ static int verify_segment(struct pykv_store *store, uint32_t slot, struct pykv_r
         return status;
     uint8_t header[SEGMENT_HEADER_SIZE];
     struct segment_header decoded;
-    size_t done = 0;
-    int error = store->os->file_read(store->os, walk.segment->fd, header, sizeof header, 0, &done);
-    if (error != 0)
-        return error_os(error, name, 0, "read");
-    if (done != sizeof header || segment_header_decode(header, &decoded) != PYKV_OK)
+    status = segment_read(&store->log, walk.segment, header, sizeof header, 0);
+    if (status != PYKV_OK && status != PYKV_CORRUPT)
+        return status;
+    if (status == PYKV_CORRUPT || segment_header_decode(header, &decoded) != PYKV_OK)
         note_damage(report, name, 0, SEGMENT_HEADER_SIZE);
     walk.limit = log_limit(&store->log, walk.segment);
     while ((status = log_walk(&walk)) == PYKV_CORRUPT) {
@@ -191,19 +190,38 @@ static uint64_t bucket_of(uint64_t hash, uint64_t bucket_count)
     return bucket < bucket_count ? bucket : hash & mask >> 1;
 }
 
+struct slots { uint64_t *words; size_t capacity, count; };
+
+/* The slots of a bucket; of the geometry at the start, which may by now be thousands. */
+static int collect(struct pykv_store *store, uint64_t bucket_count, uint64_t bucket, struct slots *slots)
+{
+    for (;;) {
+        int status = keydir_collect(store->keydir, bucket_count, bucket, slots->words, slots->capacity, &slots->count);
+        if (status != PYKV_NO_MEMORY || slots->count <= slots->capacity)
+            return status;
+        size_t capacity = slots->count * 2;
+        store->os->release(store->os, slots->words);
+        slots->capacity = 0;
+        slots->words = store->os->alloc(store->os, capacity * sizeof *slots->words);
+        if (slots->words == NULL)
+            return error_no_memory(capacity * sizeof *slots->words);
+        slots->capacity = capacity;
+    }
+}
+
 /* Every slot must lead to a record that verifies and whose key hashes to the slot's place. */
 static int verify_keydir(struct pykv_store *store, struct pykv_report *report, uint64_t *live)
 {
-    uint64_t slots[1024], bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+    struct slots slots = { .capacity = 0 };
+    uint64_t bucket_count = atomic_load(&store->shared->keydir.bucket_count);
     struct log_reader reader;
     struct record record;
     int status = PYKV_OK;
     log_reader_init(&reader, store->os);
     for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
-        size_t count = 0;
-        status = keydir_collect(store->keydir, bucket_count, bucket, slots, 1024, &count);
-        for (size_t i = 0; i < count && status == PYKV_OK; i++) {
-            uint64_t location = keydir_slot_location(slots[i]), hash = keydir_slot_hash(slots[i], bucket);
+        status = collect(store, bucket_count, bucket, &slots);
+        for (size_t i = 0; i < slots.count && status == PYKV_OK; i++) {
+            uint64_t slot = slots.words[i], location = keydir_slot_location(slot), hash = keydir_slot_hash(slot, bucket);
             status = log_read(&store->log, location, &reader, &record);
             uint64_t true_hash = status == PYKV_OK ? hash_bytes(&store->hash_key, record.key, record.key_size) : 0;
             bool keyless = status == PYKV_OK && record.flags & (RECORD_FRAME | RECORD_MARK | RECORD_SEAL);
@@ -214,12 +232,13 @@ static int verify_keydir(struct pykv_store *store, struct pykv_report *report, u
             log_segment_name(atomic_load(&store->shared->segments[location_slot(location)].id), name);
             if (wrong && keydir_holds(store->keydir, hash, location) && !is_noted(report, name, location_offset(location)))
                 note_damage(report, KEYDIR_NAME, location_offset(location), 0);
-            *live += !keydir_slot_dead(slots[i]);
+            *live += !keydir_slot_dead(slot);
             if (status == PYKV_CORRUPT)
                 status = PYKV_OK;
         }
     }
     log_reader_release(&reader);
+    store->os->release(store->os, slots.words);
     return status;
 }
 

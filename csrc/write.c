@@ -115,6 +115,8 @@ int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, s
         else if (status != PYKV_OK)
             return status;
     }
+    if (probe.status != PYKV_OK)
+        return probe.status;
     return damaged != PYKV_OK ? damaged : PYKV_NOT_FOUND;
 }
 
@@ -372,11 +374,11 @@ static int publish(struct pykv_store *store, const struct operation *operations,
     /* Readers that begin now need no tombstone: the slot can go, unless a scan looks at the past. */
     if (plan->deleted == 0 && atomic_load_explicit(&shared->dead_slots, memory_order_relaxed) == 0)
         return PYKV_OK;
-    /* Changed by nothing, yet a write: a scan counts its pin either before it, and we see that, or
-     * after it, and then it sees what was published. See shared_pin(). */
-    (void)atomic_fetch_add(&shared->pin_count, 0);
+    /* Changed by nothing, yet a write: a scan touches it, with its pin set, either before us, and we see
+     * the pin, or after us, and then it sees what was published. See shared_pin(). */
+    (void)atomic_fetch_add(&shared->pin_limit, 0);
     at = first;
-    for (size_t i = 0; i < count && atomic_load(&shared->pin_count) == 0; i++) {
+    for (size_t i = 0; i < count && !shared_pinned(shared); i++) {
         if (operations[i].skip)
             continue;
         if (operations[i].kind == PYKV_DELETE)  /* for those who cannot pin: see snapshot.c */
