@@ -90,6 +90,8 @@ static int next_id(const struct log *log, uint64_t *out)
     for (uint32_t tries = 0; tries < SEGMENT_SLOT_COUNT; tries++, id++) {
         if (id % SEGMENT_SLOT_COUNT == KEYDIR_SEGMENT_SLOT_LINK || id == 0)
             continue;
+        if (id > SEGMENT_ID_MAX)
+            return error_set(PYKV_FULL, 0, NULL, 0, "the store has used up the numbers of its segments");
         if (atomic_load(&entry_of(log, id)->id) == 0) {
             *out = id;
             return PYKV_OK;
@@ -388,6 +390,21 @@ static int sync_segment(struct log *log, uint64_t id, uint64_t from, uint64_t en
     return error == 0 ? PYKV_OK : error_os(error, name, 0, "sync");
 }
 
+/* The next segment there is behind `id`. Ids may leave gaps, of any width where somebody chose a
+ * file's name: to count through one could take hours. */
+static uint64_t next_used(const struct log *log, uint64_t id)
+{
+    uint64_t next = UINT64_MAX;
+    if (atomic_load(&entry_of(log, id + 1)->id) == id + 1)
+        return id + 1;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        uint64_t used = atomic_load(&log->shared->segments[i].id);
+        if (used > id && used < next)
+            next = used;
+    }
+    return next;
+}
+
 int log_sync(struct log *log, uint64_t target, bool header)
 {
     struct shared *shared = log->shared;
@@ -399,7 +416,7 @@ int log_sync(struct log *log, uint64_t target, bool header)
             return error_os(error, "", 0, "sync the directory of");
         atomic_store(&shared->directory_synced, to);
     }
-    for (uint64_t id = from; id <= to; id++) {
+    for (uint64_t id = from; id <= to; id = id < to ? next_used(log, id) : UINT64_MAX) {
         struct segment_entry *entry = entry_of(log, id);
         if (atomic_load(&entry->id) != id || entry->kind != SEGMENT_LOG || atomic_load(&entry->synced) ||
             (id == to && !header && position_offset(target) == SEGMENT_HEADER_SIZE))

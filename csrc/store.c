@@ -17,11 +17,14 @@ const char *pykv_version_string(void) { return "0.1.0"; }
 
 /* ---- Names ---- */
 
+/* Ten digits, or more without a zero in front: each number has one name, so that no file is taken for
+ * another one of the same number. */
 static bool numbered(const char *name, const char *prefix, uint64_t *number)
 {
     size_t size = strlen(prefix);
     char *end;
-    if (strncmp(name, prefix, size) != 0 || name[size] < '0' || name[size] > '9' || strlen(name + size) < 10)
+    if (strncmp(name, prefix, size) != 0 || name[size] < '0' || name[size] > '9' || strlen(name + size) < 10 ||
+        (strlen(name + size) > 10 && name[size] == '0'))
         return false;
     errno = 0;
     unsigned long long value = strtoull(name + size, &end, 10);
@@ -31,7 +34,7 @@ static bool numbered(const char *name, const char *prefix, uint64_t *number)
 
 char store_classify(const char *name, uint64_t *number)
 {
-    if (numbered(name, "segment-", number))
+    if (numbered(name, "segment-", number) && *number <= SEGMENT_ID_MAX)
         return 's';
     if (numbered(name, "checkpoint-", number))
         return 'c';

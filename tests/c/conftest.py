@@ -47,8 +47,8 @@ class BuildError(Exception):
 class Builder:
     """The programs of one compiler and one set of flags."""
 
-    def __init__(self, sanitize: str) -> None:
-        self.compiler = shlex.split(os.environ.get("CC", "cc"))
+    def __init__(self, sanitize: str, compiler: list[str] | None = None) -> None:
+        self.compiler = compiler or shlex.split(os.environ.get("CC", "cc"))
         self.flags = [*FLAGS, *SANITIZE[sanitize].split(), f"-I{ENGINE}", f"-I{TESTS}"]
         name = hashlib.sha256(repr([self.compiler, self.flags]).encode()).hexdigest()[:12]
         self.folder = ROOT / "build" / "tests-c" / f"{sanitize}-{name}"
