@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 from pykv._core import ffi, lib
@@ -105,7 +106,21 @@ def open(
     status = lib.pykv_open(name, options, opened)
     if status < 0:
         raise failure(status)
-    return Store(opened[0], os.fsdecode(path))
+    again = {
+        "durability": durability,
+        "interval_ms": interval_ms,
+        "io": io,
+        "max_disk_bytes": max_disk_bytes,
+        "segment_bytes": segment_bytes,
+    }
+    shown = os.fsdecode(path)
+    place = (str(Path(shown).absolute()), "r" if flag == "r" else "w", again)
+    return Store(opened[0], shown, (_open_again, place))
+
+
+def _open_again(path: str, flag: Literal["r", "w"], options: dict[str, Any]) -> Store:
+    """Open what another process had open: neither anew nor empty."""
+    return open(path, flag, **options)
 
 
 def _choice(name: str, value: str, choices: dict[str, int]) -> int:

@@ -22,7 +22,7 @@ from pykv._core import ffi, lib
 from pykv._rows import ROWS_KEPT_SIZE, Rows
 from pykv._stats import Report, Stats
 from pykv._views import StoreItems, StoreKeys, StoreValues
-from pykv.errors import BufferSizeError, failure
+from pykv.errors import BufferSizeError, ClosedError, failure
 
 T = TypeVar("T")
 
@@ -417,11 +417,12 @@ class Reader:
 class StoreReader(Reader):
     """The reading half of a `Store`: the newest of everything, and the store's life and figures."""
 
-    __slots__ = ("_closed", "_path")
+    __slots__ = ("_closed", "_origin", "_path")
 
-    def __init__(self, handle: Any, path: str) -> None:
+    def __init__(self, handle: Any, path: str, origin: tuple[Any, ...]) -> None:
         super().__init__(handle, NEWEST)  # __del__ frees the handle
         self._path = path
+        self._origin = origin  # what opens the store again, as __reduce__() has it
         self._closed = False
 
     def __len__(self) -> int:
@@ -524,7 +525,10 @@ class StoreReader(Reader):
             free(handle)
 
     def __reduce__(self) -> Any:
-        raise TypeError(f"{self!r} can be neither copied nor pickled: open its path again")
+        """Pickle as path and options: the copy is a handle of its own, opened where it arrives."""
+        if self._closed:
+            raise ClosedError(f"{self!r} can be neither copied nor pickled")
+        return self._origin
 
     def __repr__(self) -> str:
         if self._closed:

@@ -56,15 +56,16 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
 
     Keys and values are any C-contiguous buffers (bytes, bytearray, memoryview, array...) on the way
     in, and bytes on the way out; a str is refused. Any number of threads share one store, and any
-    number of processes one directory. Use it as a context manager, or call `close`.
+    number of processes one directory. Use it as a context manager, or call `close`. Pickled, to be
+    sent to another process, it is opened there by its path and options.
 
     In the examples, *db* is an open and empty store.
     """
 
     __slots__ = ("_handles", "_popped")
 
-    def __init__(self, handle: Any, path: str) -> None:
-        super().__init__(handle, path)
+    def __init__(self, handle: Any, path: str, origin: tuple[Any, ...]) -> None:
+        super().__init__(handle, path, origin)
         self._popped: list[bytes] = []  # keys that popitem() will try next
         self._handles: list[Any] = []  # of snapshots, which transactions are through with
 
