@@ -347,7 +347,7 @@ static int load_trailer(struct loader *loader, struct checkpoint *out)
     const uint8_t *bytes = loader->bytes;
     uint64_t count = get_u32(bytes);
     if (size != TRAILER_SIZE + count * 16 + 4 || get_u32(bytes + size - 4) != crc32c(0, bytes, (size_t)size - 4) ||
-        get_u64(bytes + 40) != loader->total)
+        get_u64(bytes + 40) != loader->total || get_u64(bytes + 16) > SEQUENCE_MAX)
         return error_corrupt(loader->name, loader->offset, "the checkpoint's end does not verify");
     out->counters = (struct shared_counters){ .position = get_u64(bytes + 8), .sequence = get_u64(bytes + 16),
                                               .keys = get_u64(bytes + 24), .live_bytes = get_u64(bytes + 32) };

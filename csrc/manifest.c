@@ -6,6 +6,7 @@
 #include "checksum.h"
 #include "error.h"
 #include "format.h"
+#include "shared.h"
 
 #define HEADER_SIZE 80u
 #define ENTRY_SIZE 16u
@@ -47,6 +48,9 @@ static int decode(const struct os *os, const uint8_t *bytes, size_t size, struct
     if (count > SEGMENT_SLOT_COUNT || size != manifest_size(count))
         return error_corrupt(MANIFEST_NAME, 12, "the manifest's count of segments makes no sense");
 
+    if (get_u64(bytes + 56) > SEGMENT_ID_MAX + 1)
+        return error_corrupt(MANIFEST_NAME, 56, "no segment can have the number that the manifest tells");
+
     memcpy(out->store_id, bytes + 16, 16);
     memcpy(out->hash_key, bytes + 32, 16);
     out->durable = get_u64(bytes + 48);
@@ -58,7 +62,8 @@ static int decode(const struct os *os, const uint8_t *bytes, size_t size, struct
     for (size_t i = 0; i < count; i++) {
         out->segments[i].id = get_u64(bytes + HEADER_SIZE + i * ENTRY_SIZE);
         out->segments[i].length = get_u64(bytes + HEADER_SIZE + i * ENTRY_SIZE + 8);
-        if (out->segments[i].id == 0 || (i > 0 && out->segments[i].id <= out->segments[i - 1].id)) {
+        if (out->segments[i].id == 0 || out->segments[i].id > SEGMENT_ID_MAX ||
+            (i > 0 && out->segments[i].id <= out->segments[i - 1].id)) {
             manifest_release(os, out);
             return error_corrupt(MANIFEST_NAME, HEADER_SIZE + i * ENTRY_SIZE, "the manifest's segments are out of order");
         }

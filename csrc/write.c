@@ -387,6 +387,8 @@ int store_write_locked(struct pykv_store *store, struct operation *operations, s
     uint64_t position = atomic_load(&shared->tail), sequence = shared_sequence(shared) + 1;
     *end = 0;
     int status = store_refused(store);
+    if (status == PYKV_OK && sequence > SEQUENCE_MAX)
+        status = error_set(PYKV_FULL, 0, store->path, 0, "the store %s has used up its versions", store->path);
     if (status == PYKV_OK)
         status = make_plan(store, operations, count, failed, &plan);
     if (status != PYKV_OK)

@@ -29,7 +29,7 @@ ENVIRONMENT = {
     "ASAN_OPTIONS": "allocator_may_return_null=1",
     "UBSAN_OPTIONS": "print_stacktrace=1",
 }
-INPUT_SECONDS_MAX = 10  # one input that takes longer is a hang
+INPUT_SECONDS_MAX = 5  # one input that takes longer is a hang
 
 
 def load_builder() -> Any:

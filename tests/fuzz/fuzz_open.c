@@ -276,7 +276,6 @@ static void read_all(const struct use *use, struct pykv_store *store)
     (void)pykv_get_many(store, KEY_COUNT, keys, sizes, rows);
     (void)pykv_contains_many(store, KEY_COUNT, keys, sizes, present);
     scan_keys(use, store, rows, 3);
-    scan_keys(use, store, rows, 1);
     (void)pykv_count(store, &count);
     (void)pykv_stats(store, &stats);
     int status = pykv_verify(store, &report);
@@ -321,8 +320,12 @@ static void check_written(const struct use *use, struct pykv_store *store, const
             continue;
         int64_t size = pykv_get(store, name->bytes, name->size, buffer, sizeof buffer, NULL);
         int32_t value = size >= 0 ? find_value(&script, key, buffer, (size_t)size) : ABSENT;
+        /* Deleted, and a damaged record is left that may be the key's: only its bytes could tell. */
+        if (written[key].value == ABSENT && size == -1000 + PYKV_CORRUPT)
+            continue;
         FUZZ_CHECK((size >= 0 || size == -1000 + PYKV_NOT_FOUND) && value == written[key].value,
-                   "key %u was written as v%d and %s is v%d (size %lld)", key, written[key].value, when, value, (long long)size);
+                   "key %u was written as v%d and %s is v%d (size %lld, %s)", key, written[key].value, when, value,
+                   (long long)size, size < 0 ? pykv_last_error()->message : "");
     }
 }
 
@@ -377,7 +380,7 @@ static void use_store(struct use use, const struct image *image, uint64_t flags,
         again = pykv_open_with(sim_os(sim), STORE_PATH, &options, &store);
     }
     if (again == PYKV_OK)
-        read_all(&use, store);
+        read_keys(&use, store);
     pykv_free(store);
     check_nothing_left(sim, "after the next close");
     sim_free(sim);
