@@ -67,7 +67,9 @@ class Targets:
         module.SANITIZE["fuzz"] = f"{FLAGS} {COVERAGE} -I{HERE} -I{CRASH}"
         self.failure = module.BuildError
         self.builder = module.Builder("fuzz", [clang])
-        self.builder.headers = sorted([*self.builder.headers, *HERE.glob("*.h"), *CRASH.glob("*.h")])
+        self.builder.headers = sorted(
+            [*self.builder.headers, *HERE.glob("*.h"), *CRASH.glob("*.h")]
+        )
 
     def build(self, name: str) -> Path:
         try:
@@ -113,8 +115,12 @@ class Targets:
         inputs = re.search(r"number_of_executed_units: +(\d+)", done.stdout)
         new = sorted(set(artifacts.iterdir()) - before)
         if done.returncode != 0 and not new:
-            pytest.fail(f"{name}: exit status {done.returncode}\n{done.stdout[-8000:]}", pytrace=False)
-        return Run(done.stdout, int(inputs[1]) if inputs else 0, new[0] if done.returncode else None)
+            pytest.fail(
+                f"{name}: exit status {done.returncode}\n{done.stdout[-8000:]}", pytrace=False
+            )
+        return Run(
+            done.stdout, int(inputs[1]) if inputs else 0, new[0] if done.returncode else None
+        )
 
 
 @pytest.fixture(scope="session")
