@@ -358,7 +358,25 @@ static int load_trailer(struct loader *loader, struct checkpoint *out)
     return PYKV_OK;
 }
 
-/* Twice over the file: once to see that all of it verifies, once to insert. */
+/* Take out again what was inserted. Of equal slots keydir_collect() tells one at a time. */
+static void forget_slots(struct pykv_store *store)
+{
+    uint64_t slots[1024], bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+    for (uint64_t bucket = 0; bucket < bucket_count; bucket++) {
+        bool removed = true;
+        while (removed) {
+            size_t count = 0;
+            removed = false;
+            if (keydir_collect(store->keydir, bucket_count, bucket, slots, 1024, &count) != PYKV_OK)
+                break;
+            for (size_t i = 0; i < count; i++)
+                removed |= keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
+        }
+    }
+}
+
+/* Twice over the file: once to see that all of it verifies, once to insert. Even then it may be one that
+ * nobody wrote: with more keys of one hash than the keydir takes. */
 static int load_file(struct loader *loader, uint64_t id, struct checkpoint *out)
 {
     int status = PYKV_OK;
@@ -371,6 +389,8 @@ static int load_file(struct loader *loader, uint64_t id, struct checkpoint *out)
             status = load_trailer(loader, out);
         if (status == PYKV_OK && pass == 0)
             status = keydir_reserve(loader->store->keydir, loader->total + 1);
+        if (status == PYKV_CORRUPT && pass == 1)
+            forget_slots(loader->store);
     }
     return status;
 }

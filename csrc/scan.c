@@ -242,7 +242,7 @@ static int keys_add(struct keys *keys, const struct record *record)
 {
     if (keys->count == keys->count_max)
         return PYKV_OK;
-    if (record->key_size > keys->capacity - keys->size) {
+    if (keys->bytes == NULL || record->key_size > keys->capacity - keys->size) {
         size_t capacity = (keys->capacity + record->key_size) * 2 + 4096;
         uint8_t *grown = keys->os->grow(keys->os, keys->bytes, keys->size, capacity);
         if (grown == NULL)
