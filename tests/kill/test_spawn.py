@@ -18,7 +18,7 @@ def test_spawned_workers_share_the_store(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     with pykv.open(tmp_path / "store.kv") as db, context.Pool(WORKERS) as pool:
         tasks = [(db, worker, WRITES) for worker in range(WORKERS)]
-        done = pool.starmap_async(workers.count, tasks).get(timeout=300)
+        done = pool.starmap_async(workers.count_shared, tasks).get(timeout=300)
         assert sorted(done) == list(range(1, WORKERS + 1))
         assert db[b"count"] == b"%d" % (WORKERS * WRITES)
         assert len(db) == WORKERS * WRITES + 2

@@ -247,7 +247,7 @@ def explain(without: Model, model: Model, found: Model, last: Operation) -> str:
     return "\n".join(lines)
 
 
-def count(db: pykv.Store, worker: int, writes: int) -> int:
+def count_shared(db: pykv.Store, worker: int, writes: int) -> int:
     """Write beside others, in a spawned process: the handle came by pickle, and closes with us."""
     with db:
         for n in range(writes):
