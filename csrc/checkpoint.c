@@ -17,6 +17,7 @@
 #define TEMPORARY "checkpoint.tmp"
 #define KEPT 2u                     /* the newest, and the one before it */
 #define BUFFER_SIZE (64u << 10)     /* shards of a small keydir are few bytes each */
+#define COLLECT_MAX 1024u           /* slots of one bucket: more than a chain can have */
 
 static const uint8_t magic[8] = "pykvchk\n";
 
@@ -361,17 +362,13 @@ static int load_trailer(struct loader *loader, struct checkpoint *out)
 /* Take out again what was inserted. Of equal slots keydir_collect() tells one at a time. */
 static void forget_slots(struct pykv_store *store)
 {
-    uint64_t slots[1024], bucket_count = atomic_load(&store->shared->keydir.bucket_count);
-    for (uint64_t bucket = 0; bucket < bucket_count; bucket++) {
-        bool removed = true;
-        while (removed) {
-            size_t count = 0;
-            removed = false;
-            if (keydir_collect(store->keydir, bucket_count, bucket, slots, 1024, &count) != PYKV_OK)
-                break;
+    uint64_t slots[COLLECT_MAX], bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+    for (uint64_t bucket = 0; bucket < bucket_count;) {
+        size_t count = 0, removed = 0;
+        if (keydir_collect(store->keydir, bucket_count, bucket, slots, COLLECT_MAX, &count) == PYKV_OK)
             for (size_t i = 0; i < count; i++)
-                removed |= keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
-        }
+                removed += keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
+        bucket += removed == 0;
     }
 }
 

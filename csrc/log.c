@@ -300,9 +300,6 @@ void log_publish(struct log *log, uint64_t position, uint64_t size)
     if (size <= LOG_DIRECT_SIZE)
         log->os->stored(log->os, log->append->fd, position_offset(position), log_memory(log, position), (size_t)size);
     uint64_t tail = position + size / RECORD_ALIGNMENT;
-    if (size <= LOG_DIRECT_SIZE)    /* where the next one goes is far away: another processor zeroed it */
-        for (unsigned line = 1; line <= 4; line++)
-            __builtin_prefetch(log_memory(log, tail) + 64 * line, 1);
     atomic_store_explicit(&log->shared->tail, tail, memory_order_release);
     atomic_store_explicit(&log->shared->writing_end, tail, memory_order_release);
 }

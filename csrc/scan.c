@@ -178,13 +178,14 @@ void pykv_scan_close(struct pykv_scan *scan)
 
 /* ---- Slots of the dead ---- */
 
-static void sweep_buckets(struct pykv_store *store, uint64_t bucket, uint64_t end)
+/* (W) False if a scan looks at the past, which needs them. */
+static bool sweep_buckets(struct pykv_store *store, uint64_t bucket, uint64_t end)
 {
     struct shared *shared = store->shared;
     uint64_t slots[COLLECT_MAX], bucket_count = atomic_load(&shared->keydir.bucket_count);
-    /* As a writer does: who pins behind this sees all that is published. */
-    (void)atomic_fetch_add(&shared->pin_limit, 0);
-    for (; bucket < end && !shared_pinned(shared); bucket++) {
+    if (shared_past_pinned(shared))
+        return false;
+    for (; bucket < end; bucket++) {
         size_t count = 0;
         if (keydir_collect(store->keydir, bucket_count, bucket, slots, COLLECT_MAX, &count) != PYKV_OK)
             continue;
@@ -195,6 +196,9 @@ static void sweep_buckets(struct pykv_store *store, uint64_t bucket, uint64_t en
             (void)keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
         }
     }
+    if (end == bucket_count)
+        atomic_store(&shared->dead_slots, 0);
+    return true;
 }
 
 bool store_sweep_due(const struct pykv_store *store)
@@ -205,27 +209,22 @@ bool store_sweep_due(const struct pykv_store *store)
 
 void store_sweep(struct pykv_store *store)
 {
-    struct shared *shared = store->shared;
     uint64_t bucket = 0, bucket_count;
+    bool swept;
     do {    /* some at a time, so that no writer waits for long */
         if (store_lock(store) != PYKV_OK)
             return;
-        bucket_count = atomic_load(&shared->keydir.bucket_count);
+        bucket_count = atomic_load(&store->shared->keydir.bucket_count);
         uint64_t end = bucket_count - bucket < SWEEP_BUCKETS ? bucket_count : bucket + SWEEP_BUCKETS;
-        sweep_buckets(store, bucket, end);
+        swept = sweep_buckets(store, bucket, end);
         bucket = end;
-        if (bucket == bucket_count && !shared_pinned(shared))
-            atomic_store(&shared->dead_slots, 0);
         store_unlock(store);
-    } while (bucket < bucket_count && !shared_pinned(shared) && atomic_load(&store->helper_stop) == 0);
+    } while (swept && bucket < bucket_count && atomic_load(&store->helper_stop) == 0);
 }
 
 void store_sweep_locked(struct pykv_store *store)
 {
-    struct shared *shared = store->shared;
-    sweep_buckets(store, 0, atomic_load(&shared->keydir.bucket_count));
-    if (!shared_pinned(shared))
-        atomic_store(&shared->dead_slots, 0);
+    (void)sweep_buckets(store, 0, atomic_load(&store->shared->keydir.bucket_count));
 }
 
 /* ---- Removing everything ---- */

@@ -229,6 +229,7 @@ static bool pin_take(struct shared *shared, uint64_t value, uint64_t position, u
         uint32_t limit = atomic_load(&shared->pin_limit);
         while (limit <= i && !atomic_compare_exchange_weak(&shared->pin_limit, &limit, i + 1))
             ;
+        atomic_fetch_add(&shared->pin_changes, 1);
         atomic_store_explicit(&shared->pins[i].position, position, memory_order_relaxed);
         atomic_store_explicit(&shared->pins[i].since_ms, since_ms, memory_order_relaxed);
         *pin = i;
@@ -258,10 +259,7 @@ int shared_pin(struct shared *shared, const struct process *process, uint32_t *p
     int status = pin_enter(shared, process, &now, pin);
     if (status != PYKV_OK)
         return status;
-    /* Pin first, then look at the clock: a writer publishes first, then looks for pins. Both touch the
-     * limit in between, so either it sees the pin, or the pin sees what it published. */
-    (void)atomic_fetch_add(&shared->pin_limit, 0);
-    now = shared_counters(shared);
+    now = shared_counters(shared);      /* after the pin: see shared_past_pinned() */
     atomic_store(&shared->pins[*pin].position, now.position);
     atomic_store(&shared->pins[*pin].owner, pin_value(process->slot, now.sequence));
     *instant = now;

@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 2u
+#define SHARED_LAYOUT 3u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
@@ -109,6 +109,7 @@ struct shared {
     _Atomic uint64_t directory_synced;  /* segments up to this id have a durable name */
 
     _Alignas(64) _Atomic uint32_t pin_limit;    /* pins from here on have never been used */
+    _Atomic uint32_t pin_changes;       /* counts pins that were taken */
     _Atomic uint64_t dead_slots;        /* slots that point at tombstones: to be swept, a hint */
     _Atomic uint64_t forgotten;         /* version of the newest batch when a tombstone's slot was last
                                          * removed: what was before it may be lost to older instants */
@@ -168,15 +169,28 @@ void shared_lock_release(struct shared_lock *lock, const struct process *process
 /* Take over a lock whose owner had the slot that is now ours. True if it was so. */
 bool shared_lock_inherit(struct shared_lock *lock, const struct process *process);
 
-/* Whether a snapshot or scan is open. There is no count of pins, since a death between pinning and counting would
- * leave it wrong; mostly there are none, or a few at the beginning. */
+/* Whether a snapshot or scan is open. There is no count of them, since a death between pinning and
+ * counting would leave it wrong; mostly there are none, or a few at the beginning. An instant may go
+ * from one pin to another behind our back, but not without a pin being taken: then we look again. */
 static inline bool shared_pinned(const struct shared *shared)
 {
-    uint32_t limit = atomic_load(&shared->pin_limit);
-    for (uint32_t i = 0; i < limit && i < PIN_COUNT; i++)
-        if (atomic_load(&shared->pins[i].owner) != 0)
-            return true;
+    uint32_t changes;
+    do {
+        changes = atomic_load(&shared->pin_changes);
+        uint32_t limit = atomic_load(&shared->pin_limit);
+        for (uint32_t i = 0; i < limit && i < PIN_COUNT; i++)
+            if (atomic_load(&shared->pins[i].owner) != 0)
+                return true;
+    } while (atomic_load(&shared->pin_changes) != changes);
     return false;
+}
+/* (W) The same, for who is about to forget what was before the batch just published. Once it is false,
+ * nobody will need that: who pins changes the count first and reads the clock second, we published
+ * first and touch the count second. So we see the pin, or the pin sees the batch. */
+static inline bool shared_past_pinned(struct shared *shared)
+{
+    (void)atomic_fetch_add(&shared->pin_changes, 0);
+    return shared_pinned(shared);
 }
 
 /* Pin the present instant: from here on no delete forgets what was before it. *instant tells it, *pin

@@ -30,7 +30,7 @@ int snapshot_take(struct pykv_snapshot *snapshot, struct pykv_store *store, stru
     }
     snapshot->pinned = status == PYKV_OK && store->space.writable && (from == NULL || from->pinned);
     atomic_store(&snapshot->open, status == PYKV_OK);
-    /* Open still, after we had counted our own pin: so the instant was pinned all the time. */
+    /* Open still, after we had a pin of our own: so the instant was pinned all the time. */
     if (status == PYKV_OK && from != NULL && !atomic_load(&from->open)) {
         snapshot_release(snapshot);
         return closed();

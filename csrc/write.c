@@ -374,18 +374,18 @@ static int publish(struct pykv_store *store, const struct operation *operations,
     /* Readers that begin now need no tombstone: the slot can go, unless a scan looks at the past. */
     if (plan->deleted == 0 && atomic_load_explicit(&shared->dead_slots, memory_order_relaxed) == 0)
         return PYKV_OK;
-    /* Changed by nothing, yet a write: a scan touches it, with its pin set, either before us, and we see
-     * the pin, or after us, and then it sees what was published. See shared_pin(). */
-    (void)atomic_fetch_add(&shared->pin_limit, 0);
+    if (shared_past_pinned(shared))
+        return PYKV_OK;
     at = first;
-    for (size_t i = 0; i < count && !shared_pinned(shared); i++) {
+    for (size_t i = 0; i < count; i++) {
         if (operations[i].skip)
             continue;
-        if (operations[i].kind == PYKV_DELETE)  /* for those who cannot pin: see snapshot.c */
+        if (operations[i].kind == PYKV_DELETE) {
+            /* For those who cannot pin: see snapshot.c. */
             atomic_store_explicit(&shared->forgotten, sequence, memory_order_relaxed);
-        if (operations[i].kind == PYKV_DELETE &&
-            keydir_remove(store->keydir, operations[i].hash, location_short(location_make(id, at))))
-            atomic_fetch_sub_explicit(&shared->dead_slots, 1, memory_order_relaxed);
+            if (keydir_remove(store->keydir, operations[i].hash, location_short(location_make(id, at))))
+                atomic_fetch_sub_explicit(&shared->dead_slots, 1, memory_order_relaxed);
+        }
         at += operations[i].size;
     }
     return PYKV_OK;

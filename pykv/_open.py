@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from pykv._core import ffi, lib
 from pykv._store import Store
@@ -24,6 +24,24 @@ _DURABILITIES = {
 }
 _IO = {"mmap": lib.PYKV_IO_MMAP, "pread": lib.PYKV_IO_PREAD}
 
+Flag = Literal["r", "w", "c", "n"]
+Durability = Literal["process", "interval", "commit"]
+IO = Literal["mmap", "pread"]
+
+
+class Options(TypedDict, total=False):
+    """What `open` can be told by name."""
+
+    durability: Durability
+    interval_ms: int
+    io: IO
+    max_disk_bytes: int | None
+    segment_bytes: int | None
+    expected_keys: int | None
+    repair: bool
+    mode: int
+
+
 SEGMENT_SIZES = (64 << 10, 1 << 30)  # bytes, least and most
 INTERVALS = (1, 3_600_000)  # milliseconds
 COUNT_MAX = (1 << 63) - 1
@@ -31,11 +49,11 @@ COUNT_MAX = (1 << 63) - 1
 
 def open(
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
-    flag: Literal["r", "w", "c", "n"] = "c",
+    flag: Flag = "c",
     *,
-    durability: Literal["process", "interval", "commit"] = "process",
+    durability: Durability = "process",
     interval_ms: int = 100,
-    io: Literal["mmap", "pread"] = "mmap",
+    io: IO = "mmap",
     max_disk_bytes: int | None = None,
     segment_bytes: int | None = None,
     expected_keys: int | None = None,
@@ -106,7 +124,7 @@ def open(
     status = lib.pykv_open(name, options, opened)
     if status < 0:
         raise failure(status)
-    again = {
+    again: Options = {
         "durability": durability,
         "interval_ms": interval_ms,
         "io": io,
@@ -118,7 +136,7 @@ def open(
     return Store(opened[0], shown, (_open_again, place))
 
 
-def _open_again(path: str, flag: Literal["r", "w"], options: dict[str, Any]) -> Store:
+def _open_again(path: str, flag: Flag, options: Options) -> Store:
     """Open what another process had open: neither anew nor empty."""
     return open(path, flag, **options)
 

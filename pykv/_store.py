@@ -386,6 +386,7 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
 
         Source: `pykv_snapshot_commit` in csrc/pykv.h.
         """
+        pause = PAUSE_FIRST
         for attempt in range(retries + 1):
             try:
                 with self.transaction(durable) as transaction:
@@ -393,7 +394,8 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
             except ConflictError:
                 if attempt == retries:
                     raise
-            time.sleep(random.uniform(0, min(PAUSE_MAX, PAUSE_FIRST * 2**attempt)))
+            time.sleep(random.uniform(0, pause))
+            pause = min(PAUSE_MAX, 2 * pause)
         raise InvalidError(f"retries is a number from 0 on, not {retries}")
 
     # ---- The rest of a dict ----

@@ -1,10 +1,11 @@
 """
-aio.py -- the store for asyncio: the names of `Store`, as awaitables.
+aio.py -- the store for asyncio: the calls of `Store`, as awaitables.
 
 Nothing here blocks the loop: each call is done by a thread. A hop to a thread and back costs more
 than most calls, so all that is asked for in one turn of the loop goes over together, and what is
-asked for while every thread is busy waits, and goes with the next. Where writes wait for the disk
-(durability="commit") they are dealt out to the threads, so that they share syncs.
+asked for while every thread is busy waits, and goes with the next. Keys and pairs are taken out of
+what holds them before the hop, so that the caller may go on to change it. Where writes wait for the
+disk (durability="commit") they are dealt out to the threads, so that they share syncs.
 
 A call that is cancelled is done wholly or not at all, as any call: it is left out if it has not
 begun, and else its result is dropped.
@@ -20,11 +21,12 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
 import pykv
 from pykv._batch import Batch
-from pykv._buffers import Buffer, Pairs
+from pykv._buffers import Buffer, Pairs, pairs_of
+from pykv._open import Flag, Options
 from pykv._snapshot import Snapshot
 from pykv._stats import Report, Stats
 from pykv._store import Store
@@ -41,8 +43,8 @@ ROWS_PER_HOP = 1024
 
 async def open(
     path: str | bytes | os.PathLike[str] | os.PathLike[bytes],
-    flag: Any = "c",
-    **options: Any,
+    flag: Flag = "c",
+    **options: Unpack[Options],
 ) -> AsyncStore:
     """
     Open the store in directory *path*, for the running loop.
@@ -194,7 +196,7 @@ class _AsyncReader:
 
     async def get_many(self, keys: Iterable[Buffer], default: Any = None) -> list[Any]:
         """As `Store.get_many`."""
-        return await self._call(self._target.get_many, keys, default)
+        return await self._call(self._target.get_many, [*keys], default)
 
     async def count(self) -> int:
         """As `len(store)`."""
@@ -273,17 +275,19 @@ class AsyncStore(_AsyncReader):
 
     # ---- Many keys ----
 
-    async def put_many(self, pairs: Pairs, **options: Any) -> None:
+    async def put_many(
+        self, pairs: Pairs, *, ttl: float | None = None, durable: bool | None = None
+    ) -> None:
         """As `Store.put_many`."""
-        await self._call(self._target.put_many, pairs, **options)
+        await self._call(self._target.put_many, pairs_of(pairs), ttl=ttl, durable=durable)
 
     async def delete_many(self, keys: Iterable[Buffer]) -> int:
         """As `Store.delete_many`."""
-        return await self._call(self._target.delete_many, keys)
+        return await self._call(self._target.delete_many, [*keys])
 
     async def contains_many(self, keys: Iterable[Buffer]) -> list[bool]:
         """As `Store.contains_many`."""
-        return await self._call(self._target.contains_many, keys)
+        return await self._call(self._target.contains_many, [*keys])
 
     async def clear(self) -> None:
         """As `Store.clear`."""
@@ -309,9 +313,15 @@ class AsyncStore(_AsyncReader):
             lambda held: AsyncTransaction(held, self._hops),
         )
 
-    async def transact(self, function: Callable[[Transaction], T], **options: Any) -> T:
+    async def transact(
+        self,
+        function: Callable[[Transaction], T],
+        *,
+        retries: int = 10,
+        durable: bool | None = None,
+    ) -> T:
         """As `Store.transact`; *function* is an ordinary one, and runs in a thread."""
-        return await self._call(self._target.transact, function, **options)
+        return await self._call(self._target.transact, function, retries=retries, durable=durable)
 
     # ---- The store itself ----
 
@@ -369,7 +379,7 @@ class AsyncSnapshot(_AsyncReader):
 
     async def contains_many(self, keys: Iterable[Buffer]) -> list[bool]:
         """As `Snapshot.contains_many`."""
-        return await self._call(self._target.contains_many, keys)
+        return await self._call(self._target.contains_many, [*keys])
 
     @property
     def version(self) -> int:
@@ -392,9 +402,9 @@ class AsyncTransaction(_AsyncReader):
         """As `Transaction.delete`."""
         return await self._call(self._target.delete, key)
 
-    async def put_many(self, pairs: Pairs) -> None:
+    async def put_many(self, pairs: Pairs, *, ttl: float | None = None) -> None:
         """As `Transaction.put_many`."""
-        await self._call(self._target.put_many, pairs)
+        await self._call(self._target.put_many, pairs_of(pairs), ttl=ttl)
 
     async def incr(self, key: Buffer, by: int = 1, *, ttl: float | None = None) -> int:
         """As `Transaction.incr`."""
@@ -424,5 +434,5 @@ class _Held(Generic[Shown]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        # Cancelling does not undo it: the block ends as the engine says, or not at all.
+        # Who is cancelled here no longer waits; what was begun is finished all the same.
         await asyncio.shield(self._call(self._held.__exit__, kind, error, traceback))

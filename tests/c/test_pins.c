@@ -8,6 +8,12 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include <stdatomic.h>
+
+static void on_load(void);
+#undef atomic_load
+#define atomic_load(word) (on_load(), atomic_load_explicit(word, memory_order_seq_cst))
+
 #include "error.h"
 #include "shared.h"
 #include "test.h"
@@ -109,6 +115,44 @@ static void a_death_leaves_no_pin(void)
     }
 }
 
+/* ---- Pins that move ---- */
+
+static unsigned loads_left;             /* until the pin moves; 0: it stays */
+static uint32_t moving;
+static struct shared_counters moving_instant;
+
+static void on_load(void)
+{
+    if (loads_left == 0 || --loads_left != 0)
+        return;
+    uint32_t to;
+    CHECK_EQUAL(shared_pin_too(shared, &us, &to, &moving_instant), PYKV_OK);
+    shared_unpin(shared, &us, moving, moving_instant.sequence);
+    moving = to;
+}
+
+/* An instant that is pinned all the time is seen, though its pin goes to a place that was looked at. */
+static void a_pin_that_moves_is_seen(void)
+{
+    bool stayed = false;
+    for (unsigned k = 1; !stayed; k++) {
+        uint32_t first;
+        struct shared_counters instant;
+        set_up();
+        CHECK_EQUAL(shared_pin(shared, &us, &first, &instant), PYKV_OK);
+        CHECK_EQUAL(shared_pin(shared, &us, &moving, &moving_instant), PYKV_OK);
+        CHECK(first < moving);
+        shared_unpin(shared, &us, first, instant.sequence);
+        loads_left = k;
+        CHECK(shared_pinned(shared));
+        stayed = loads_left != 0;
+        loads_left = 0;
+        shared_unpin(shared, &us, moving, moving_instant.sequence);
+        CHECK(!shared_pinned(shared));
+        munmap(shared, sizeof *shared);
+    }
+}
+
 static void as_many_as_there_is_room_for(void)
 {
     static uint32_t pins[PIN_COUNT];
@@ -131,4 +175,4 @@ static void as_many_as_there_is_room_for(void)
     munmap(shared, sizeof *shared);
 }
 
-TEST_MAIN(CASE(a_death_leaves_no_pin), CASE(as_many_as_there_is_room_for))
+TEST_MAIN(CASE(a_death_leaves_no_pin), CASE(a_pin_that_moves_is_seen), CASE(as_many_as_there_is_room_for))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import pykv
 import pykv.aio
+from pykv._open import Options
 
 Main = Callable[[pykv.aio.AsyncStore], Awaitable[Any]]
 
@@ -146,6 +148,31 @@ def test_batches_snapshots_and_transactions(path: Path) -> None:
     run(path, main)
 
 
+def test_arguments_are_taken_as_they_are_now(path: Path) -> None:
+    """What the caller changes while a call is on its way changes nothing; generators stay here."""
+
+    async def main(db: pykv.aio.AsyncStore) -> None:
+        here = threading.get_ident()
+
+        def each() -> Iterator[bytes]:
+            assert threading.get_ident() == here
+            yield from keys
+
+        keys, pairs = [b"a", b"b"], {b"a": b"1", b"b": b"2"}
+        writing = asyncio.ensure_future(db.put_many(pairs))
+        await asyncio.sleep(0)
+        pairs.clear()
+        await writing
+        for call, right in (
+            (db.get_many(each()), [b"1", b"2"]),
+            (db.contains_many(each()), [True, True]),
+            (db.delete_many(each()), 2),
+        ):
+            assert await call == right
+
+    run(path, main)
+
+
 def test_the_loop_goes_on_while_a_call_waits(path: Path) -> None:
     async def main(db: pykv.aio.AsyncStore) -> None:
         begun, go_on = threading.Event(), threading.Event()
@@ -255,3 +282,13 @@ def test_what_cannot_be_opened(path: Path) -> None:
             await pykv.aio.open(path, durability="forever")
 
     asyncio.run(main())
+
+
+def test_the_options_are_those_of_open() -> None:
+    """What type checkers know of aio.open() is what open() takes."""
+    by_name = [
+        parameter.name
+        for parameter in inspect.signature(pykv.open).parameters.values()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
+    assert [*Options.__annotations__] == by_name

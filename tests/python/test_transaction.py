@@ -632,3 +632,18 @@ def test_batches_watch_prefixes_no_snapshot_had(db: pykv.Store) -> None:
     again = db._write([PUT, EXPECT_PREFIX_UNCHANGED], [b"k", b""], [b"x", b""], [0, position])
     assert not again.applied
     assert again.failed == 1
+
+
+def test_a_great_number_of_retries(db: pykv.Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pause before another try grows to its limit, however many tries there are."""
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+
+    def conflict(_t: pykv.Transaction) -> None:
+        raise pykv.ConflictError("again")
+
+    with pytest.raises(pykv.ConflictError):
+        db.transact(conflict, retries=2000)
+    assert len(pauses) == 2000
+    assert max(pauses) <= 0.1
+    assert max(pauses[:3]) <= 0.004

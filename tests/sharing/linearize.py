@@ -3,16 +3,24 @@ linearize.py -- whether a history of concurrent calls can be told as one after t
 
 Each call has the instants between which it took effect, and its result. A history is linearizable
 if there is an order of its calls that keeps to the instants (who returned before another began comes
-first) and in which each result is right (Herlihy and Wing 1990). The search is that of Wing and Gong
-(1993), event by event: of each state that the store may be in, and the calls under way that have
-taken effect in it, one copy is kept (Lowe 2017); and a call takes effect no earlier than some call
-needs it to have. So a history may be of any length: what counts is how many calls are under way at
-once.
+first) and in which each result is right (Herlihy and Wing 1990).
+
+Where the order is not known it is searched for, as Wing and Gong did (1993), event by event: of each
+state that the store may be in, and the calls under way that have taken effect in it, one copy is kept
+(Lowe 2017). A call takes effect no earlier than some call needs it to have, but for one that changes
+nothing and whose result is right, which takes effect at once: to wait gains it nothing. So a history
+may be of any length; but the search grows exponentially with the calls that are under way at once.
+
+Where the store tells the order, by the versions of what was written and read, it is enough to check
+it: one order that holds is all that is asked for, and the versions promise to be it.
 """
 
 from __future__ import annotations
 
+import contextlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Hashable, Iterable
+from itertools import accumulate
 from typing import NamedTuple, TypeAlias
 
 
@@ -24,6 +32,7 @@ class Call(NamedTuple):
     name: str
     arguments: Hashable
     result: Hashable
+    version: int | None = None  # that it wrote, or at which it read; None: not known
 
 
 class ImpossibleError(Exception):
@@ -31,6 +40,9 @@ class ImpossibleError(Exception):
 
 
 Apply: TypeAlias = Callable[[Hashable, Call], Hashable]  # the state after; raises ImpossibleError
+
+
+# ---- An order that is searched for ----
 
 
 def first_impossible(calls: Iterable[Call], state: Hashable, apply: Apply) -> Call | None:
@@ -44,6 +56,7 @@ def first_impossible(calls: Iterable[Call], state: Hashable, apply: Apply) -> Ca
     for _instant, ending, number, call in events:
         if not ending:
             under_way[number] = call
+            states = {_settled(state, done, under_way, apply) for state, done in states}
             continue
         states = _after(states, number, under_way, apply)
         del under_way[number]
@@ -69,13 +82,74 @@ def _after(
             if other in done:
                 continue
             try:
-                after = (apply(state, call), done | {other})
+                after = _settled(apply(state, call), done | {other}, under_way, apply)
             except ImpossibleError:
                 continue
             if after not in seen:
                 seen.add(after)
                 left.append(after)
     return found
+
+
+def _settled(
+    state: Hashable, done: frozenset[int], under_way: dict[int, Call], apply: Apply
+) -> tuple[Hashable, frozenset[int]]:
+    """Let all calls take effect that change nothing, in whatever state, and are right in this one."""
+    for number, call in under_way.items():
+        if number not in done and (call.name == "get" or call.result is False):
+            with contextlib.suppress(ImpossibleError):
+                apply(state, call)
+                done |= {number}
+    return state, done
+
+
+# ---- An order that is told ----
+
+
+def first_out_of_order(calls: Iterable[Call], state: Hashable, apply: Apply) -> Call | None:
+    """Return the first call that the order of the versions does not explain, or None."""
+    calls = list(calls)
+    told = [
+        (call.version, call.name == "read", call.begin, call)
+        for call in calls
+        if call.version is not None
+    ]
+    told.sort(key=lambda row: row[:3])
+    states, versions, begun = [state], [0], 0
+    for version, reads, begin, call in told:
+        if call.end < begun:  # a call that comes before it in the order began after its end
+            return call
+        begun = max(begun, begin)
+        try:
+            state = apply(state, call)
+        except ImpossibleError:
+            return call
+        if not reads:
+            states.append(state)
+            versions.append(version)
+
+    # What changed nothing and has no version fits if it is right at some version between those of the
+    # calls that were over before it began, and those of the calls that began after it was over.
+    ends = sorted((call.end, version) for version, _reads, _begin, call in told)
+    begins = sorted((begin, version) for version, _reads, begin, _call in told)
+    newest = [0, *accumulate((version for _end, version in ends), max)]
+    oldest = [*accumulate((version for _begin, version in reversed(begins)), min)][::-1]
+
+    def fits(call: Call) -> bool:
+        least = newest[bisect_left(ends, (call.begin, 0))]
+        after = bisect_right(begins, (call.end, 1 << 62))
+        most = oldest[after] if after < len(oldest) else versions[-1]
+        for at in range(bisect_right(versions, least) - 1, bisect_right(versions, most)):
+            with contextlib.suppress(ImpossibleError):
+                apply(states[at], call)
+                return True
+        return False
+
+    untold = [call for call in calls if call.version is None]
+    return next((call for call in untold if not fits(call)), None)
+
+
+# ---- What calls do ----
 
 
 def apply_to_key(state: Hashable, call: Call) -> Hashable:

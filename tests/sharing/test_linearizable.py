@@ -17,14 +17,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from linearize import Call, ImpossibleError, apply_to_all, apply_to_key, first_impossible
+from linearize import (
+    Call,
+    ImpossibleError,
+    apply_to_all,
+    apply_to_key,
+    first_impossible,
+    first_out_of_order,
+)
 
 import pykv
 
 PROCESSES = 4
 THREADS = 4
-OPERATIONS = 16_000  # in all, unless --operations says otherwise
-KEYS = 4
+OPERATIONS = 100_000  # in all, unless --operations says otherwise
+KEYS = 8  # fewer, and the search for an order takes long
+PARTS = 4
 SEGMENT_BYTES = 1 << 20
 
 Act = Callable[[pykv.Store, random.Random, str], list[tuple[Any, Call]]]
@@ -65,43 +73,43 @@ def call_one(db: pykv.Store, source: random.Random, unique: str) -> list[tuple[A
 # ---- Calls of all keys ----
 
 
-def call_all(db: pykv.Store, source: random.Random, unique: str) -> list[tuple[Any, Call]]:
+def call_all(db: pykv.Store, source: random.Random, _unique: str) -> list[tuple[Any, Call]]:
     """A batch, a snapshot or a transaction over several keys."""
-    names = [b"part:%d" % number for number in range(KEYS)]
+    names = [b"part:%d" % number for number in range(PARTS)]
     kind = source.random()
+    at = source.randrange(PARTS)
+    expected = int(db[names[at]])
+    begin = time.monotonic_ns()
     if kind < 0.4:
-        begin = time.monotonic_ns()
         with db.snapshot() as snapshot:
             values = tuple(map(int, snapshot.get_many(names)))
-        return [(None, Call(begin, time.monotonic_ns(), "read", (), values))]
+        return [(None, Call(begin, time.monotonic_ns(), "read", (), values, snapshot.version))]
     if kind < 0.7:
-        source_at, target_at = source.sample(range(KEYS), 2)
+        source_at, target_at = source.sample(range(PARTS), 2)
+        tried: list[pykv.Transaction] = []
 
         def move(t: pykv.Transaction) -> None:
+            tried.append(t)
             t[names[source_at]] = b"%d" % (int(t[names[source_at]]) - 1)
             t[names[target_at]] = b"%d" % (int(t[names[target_at]]) + 1)
 
-        begin = time.monotonic_ns()
         db.transact(move, retries=1000)
-        ended = time.monotonic_ns()
-        return [(None, Call(begin, ended, "move", (source_at, target_at, 1), None))]
-    changes = tuple((at, source.randrange(1 << 40)) for at in source.sample(range(KEYS), 2))
-    if kind < 0.85:
-        begin = time.monotonic_ns()
-        db.put_many({names[at]: b"%d" % value for at, value in changes})
-        return [(None, Call(begin, time.monotonic_ns(), "write", changes, None))]
-    at = source.randrange(KEYS)
-    expected = int(db[names[at]])
-    begin, done = time.monotonic_ns(), True
+        call = Call(begin, time.monotonic_ns(), "move", (source_at, target_at, 1), None)
+        return [(None, call._replace(version=tried[-1].version))]
+    changes = tuple((at, source.randrange(1 << 40)) for at in source.sample(range(PARTS), 2))
+    done = True
     try:
         with db.batch() as batch:
-            batch.expect_value(names[at], b"%d" % expected)
+            if kind >= 0.85:
+                batch.expect_value(names[at], b"%d" % expected)
             for which, value in changes:
                 batch[names[which]] = b"%d" % value
     except pykv.ConflictError:
         done = False
     ended = time.monotonic_ns()
-    return [(None, Call(begin, ended, "write_if", (at, expected, changes), done))]
+    if kind < 0.85:
+        return [(None, Call(begin, ended, "write", changes, None, batch.version))]
+    return [(None, Call(begin, ended, "write_if", (at, expected, changes), done, batch.version))]
 
 
 # ---- Many at once ----
@@ -161,9 +169,9 @@ def test_batches_snapshots_and_transactions_are_linearizable(
 ) -> None:
     path = tmp_path / "store.kv"
     with pykv.open(path) as db:
-        db.put_many({b"part:%d" % number: b"0" for number in range(KEYS)})
-    (calls,) = history(path, call_all, operations // 4).values()
-    assert first_impossible(calls, (0,) * KEYS, apply_to_all) is None
+        db.put_many({b"part:%d" % number: b"0" for number in range(PARTS)})
+    (calls,) = history(path, call_all, operations // 2).values()
+    assert first_out_of_order(calls, (0,) * PARTS, apply_to_all) is None
 
 
 # ---- The checker itself finds what is wrong ----
@@ -185,6 +193,15 @@ def calls_of(*rows: tuple[int, int, str, Any, Any]) -> list[Call]:
                 (1, 9, "put", ("a",), None), (2, 3, "get", (), "a"), (4, 5, "get", (), None)
             ),
             False,
+        ),
+        (
+            calls_of(  # to take effect early would be wrong for a put, though it changes nothing
+                (1, 2, "put", ("a",), None),
+                (3, 6, "put", ("a",), None),
+                (4, 5, "put", ("b",), None),
+                (7, 8, "get", (), "a"),
+            ),
+            True,
         ),
         (calls_of((1, 4, "incr", (1,), 1), (2, 3, "incr", (1,), 1)), False),  # lost update
         (calls_of((1, 4, "incr", (1,), 2), (2, 3, "incr", (1,), 1)), True),
@@ -237,6 +254,42 @@ def test_the_checker_of_one_key(calls: list[Call], right: bool) -> None:
 )
 def test_the_checker_of_all_keys(calls: list[Call], right: bool) -> None:
     assert (first_impossible(calls, (0, 0), apply_to_all) is None) is right
+
+
+WRITES = (
+    Call(1, 2, "write", ((0, 1), (1, 1)), None, 1),
+    Call(3, 6, "write", ((0, 2),), None, 2),
+    Call(4, 5, "move", (0, 1, 1), None, 3),
+)  # so the states are (0, 0), (1, 1), (2, 1), (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("call", "right"),
+    [
+        (Call(7, 8, "read", (), (1, 2), 3), True),
+        (Call(4, 5, "read", (), (2, 1), 2), True),
+        (Call(7, 8, "read", (), (2, 1), 2), False),  # stale: the next was over before it began
+        (Call(1, 2, "read", (), (2, 1), 2), False),  # too early
+        (Call(4, 5, "read", (), (2, 0), 2), False),  # half a batch
+        (Call(7, 8, "write_if", (0, 1, ()), False, None), False),  # it would have been as expected
+        (Call(7, 8, "write_if", (0, 2, ()), False, None), True),
+        (Call(5, 8, "write_if", (0, 1, ()), False, None), True),  # at version 2
+        (Call(7, 8, "write_if", (0, 2, ((1, 0),)), True, 4), False),  # a lost update
+        (Call(7, 8, "write_if", (0, 1, ((1, 0),)), True, 4), True),
+        (Call(1, 2, "write_if", (0, 1, ((1, 0),)), True, 4), False),  # over before others began
+    ],
+)
+def test_the_checker_of_a_told_order(call: Call, right: bool) -> None:
+    assert first_out_of_order(WRITES, (0, 0), apply_to_all) is None
+    assert (first_out_of_order([*WRITES, call], (0, 0), apply_to_all) is None) is right
+
+
+def test_two_reads_do_not_go_back() -> None:
+    """What one has seen, the next one sees, also while the write is still under way."""
+    write = Call(1, 9, "write", ((0, 1),), None, 1)
+    reads = [Call(2, 3, "read", (), (1, 0), 1), Call(4, 5, "read", (), (0, 0), 0)]
+    assert first_out_of_order([write, reads[0]], (0, 0), apply_to_all) is None
+    assert first_out_of_order([write, *reads], (0, 0), apply_to_all) == reads[0]
 
 
 def test_a_wrong_result_in_a_long_history_is_found() -> None:
