@@ -131,8 +131,8 @@ struct log_walk {
     struct segment *segment;
     uint64_t offset, limit;
     uint64_t sealed;            /* id of the next segment, 0: no SEAL met */
-    bool loose;                 /* members whose frame does not verify count, too: where the frame
-                                 * is known to have been whole, and damage took the rest of it */
+    uint64_t loose_end;         /* before this offset all frames are known to have been whole: of one
+                                 * that damage has hit, the members that verify are told all the same */
     int (*each)(void *context, const struct record *record, uint64_t location);
     void *context;
 };

@@ -103,6 +103,7 @@ struct shared {
     _Alignas(64) _Atomic uint32_t pin_limit;    /* pins from here on have never been used */
     _Atomic uint64_t dead_slots;        /* slots that point at tombstones: to be swept, a hint */
     _Atomic uint64_t checkpoint_position, checkpoint_sequence, checkpoint_id;
+    _Atomic uint64_t checkpoint_start;  /* a recovery reads the log from here on */
     _Atomic uint64_t manifest_position; /* durable position that the manifest on disk tells */
 
     _Alignas(64) _Atomic uint64_t counters[2][8];   /* the fields of struct shared_counters */

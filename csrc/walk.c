@@ -50,7 +50,8 @@ static int walk_record(const struct log_walk *walk, struct log_reader *reader, u
     return status;
 }
 
-/* The members of the frame at walk->offset, one after the other; told to `each` if `tell`. */
+/* The members of the frame at walk->offset, one after the other; told to `each` if `tell`. PYKV_CORRUPT
+ * if one does not verify, PYKV_INVALID if all do and yet they are not what the frame says. */
 static int walk_members(const struct log_walk *walk, struct log_reader *reader,
                         const struct record *frame, bool tell)
 {
@@ -58,20 +59,20 @@ static int walk_members(const struct log_walk *walk, struct log_reader *reader,
     uint64_t left = (uint64_t)frame->value_size * RECORD_ALIGNMENT;
     struct record record;
     if (left > walk->limit - offset)
-        return PYKV_CORRUPT;
+        return PYKV_INVALID;
     for (uint64_t i = 0; i < frame->previous; i++) {
         int status = walk_record(walk, reader, offset, &record);
         if (status != PYKV_OK)
             return status;
         if ((record.flags & RECORD_MEMBER) == 0 || record.sequence != frame->sequence || record.size > left)
-            return PYKV_CORRUPT;
+            return PYKV_INVALID;
         if (tell &&
             (status = walk->each(walk->context, &record, location_make(walk->segment->id, offset))) != PYKV_OK)
             return status;
         offset += record.size;
         left -= record.size;
     }
-    return left == 0 ? PYKV_OK : PYKV_CORRUPT;
+    return left == 0 ? PYKV_OK : PYKV_INVALID;
 }
 
 /* The frame or single record at walk->offset; `tell` it, or only see whether it verifies. */
@@ -81,7 +82,8 @@ static int walk_frame(struct log_walk *walk, struct log_reader *reader, bool tel
     int status = walk_record(walk, reader, walk->offset, &record);
     if (status != PYKV_OK)
         return status;
-    if (record.flags & RECORD_MEMBER && !walk->loose)
+    bool loose = walk->offset < walk->loose_end;
+    if (record.flags & RECORD_MEMBER && !loose)
         return PYKV_CORRUPT;    /* a frame's part without its frame */
     *size = record.size;
     if (record.flags & RECORD_SEAL) {
@@ -90,8 +92,13 @@ static int walk_frame(struct log_walk *walk, struct log_reader *reader, bool tel
     }
     if (record.flags & RECORD_FRAME) {
         *size = RECORD_BARE_SIZE + (uint64_t)record.value_size * RECORD_ALIGNMENT;
-        if ((status = walk_members(walk, reader, &record, false)) != PYKV_OK || !tell)
-            return status;
+        status = walk_members(walk, reader, &record, false);
+        if (status == PYKV_CORRUPT && loose) {
+            *size = RECORD_BARE_SIZE;       /* step into it */
+            return PYKV_OK;
+        }
+        if (status != PYKV_OK || !tell)
+            return status == PYKV_INVALID ? PYKV_CORRUPT : status;
         return walk_members(walk, reader, &record, true);
     }
     return tell ? walk->each(walk->context, &record, location_make(walk->segment->id, walk->offset)) : PYKV_OK;

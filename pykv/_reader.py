@@ -388,7 +388,7 @@ class Reader:
 
         Returns:
             What was read, and each damaged place by file and offset: damage is in the report,
-            never an exception.
+            never an exception. After a repair what it left out is told as skipped.
         Raises:
             StorageError: A file could not be read.
 
