@@ -75,6 +75,7 @@ uint64_t log_limit(const struct log *log, const struct segment *segment);
 /* Where the bytes of a record are put when segments are not mapped. */
 struct log_reader {
     const struct os *os;
+    struct segment *segment;    /* that the last record was read from */
     uint8_t *large;
     size_t large_size;
     uint8_t small[2048];
