@@ -134,11 +134,13 @@ struct log_walk {
     uint64_t sealed;            /* id of the next segment, 0: no SEAL met */
     uint64_t loose_end;         /* before this offset all frames are known to have been whole: of one
                                  * that damage has hit, the members that verify are told all the same */
+    uint64_t wasted;            /* bytes read in vain: set to 0 with a new segment */
     int (*each)(void *context, const struct record *record, uint64_t location);
     void *context;
 };
 int log_walk(struct log_walk *walk);
-/* Move walk->offset from a damaged place to the next frame that verifies, or to the limit. */
+/* Move walk->offset from a damaged place to the next frame that verifies, or to the limit. In bytes that
+ * were made to look like records everywhere it stops checking long ones, and may pass over some. */
 int log_walk_resync(struct log_walk *walk);
 
 #endif

@@ -267,37 +267,39 @@ static int each_record(void *context, const struct record *record, uint64_t loca
 
 /* ---- Behind a hole: is it the torn end of the log, or damage? ---- */
 
-/* end: the hole's segment is known to have been durable up to there, 0: not known. */
-struct proof { uint64_t hole_segment, hole_offset, end; };
+/* end: the hole's segment is known to have been durable up to there, 0: not known. We look for the
+ * highest, so that one look is enough for all holes of a segment; or until it is `enough`. */
+struct proof { uint64_t hole_segment, hole_offset, end, enough; };
 
 static int each_proof(void *context, const struct record *record, uint64_t location)
 {
     struct proof *proof = context;
     (void)location;
     uint64_t durable = proof->hole_segment == 0 ? UINT64_MAX : (uint64_t)record->value_size * RECORD_ALIGNMENT;
-    if (record->flags & RECORD_MARK && durable > proof->hole_offset)
+    if (record->flags & RECORD_MARK && durable > proof->hole_offset && durable > proof->end)
         proof->end = durable;
-    return proof->end != 0 ? PYKV_CONFLICT : PYKV_OK;
+    return proof->end >= proof->enough ? PYKV_CONFLICT : PYKV_OK;
 }
 
 /* Look through the rest of the segment, and those behind it, for a MARK that covers the hole. */
 static int find_proof(struct recovery *recovery, size_t index, uint64_t hole, uint64_t *end)
 {
     struct pykv_store *store = recovery->store;
-    struct proof proof = { .hole_segment = recovery->ids[index], .hole_offset = hole };
+    struct proof proof = { .hole_segment = recovery->ids[index], .hole_offset = hole, .enough = hole == 0 ? 1 : UINT64_MAX };
     struct log_walk walk = { .log = &store->log, .each = each_proof, .context = &proof, .offset = hole };
-    for (size_t i = index; i < recovery->count && proof.end == 0; i++) {
+    for (size_t i = index; i < recovery->count && proof.end < proof.enough; i++) {
         int status = log_segment(&store->log, (uint32_t)(recovery->ids[i] % SEGMENT_SLOT_COUNT), &walk.segment);
         if (status != PYKV_OK)
             return status;
         walk.limit = log_limit(&store->log, walk.segment);
+        walk.wasted = 0;
         if (i > index) {
             walk.offset = SEGMENT_HEADER_SIZE;
             proof.hole_segment = 0;     /* a MARK here covers all segments before */
         } else {
             status = log_walk_resync(&walk);
         }
-        while (status == PYKV_OK && proof.end == 0 && walk.offset < walk.limit) {
+        while (status == PYKV_OK && proof.end < proof.enough && walk.offset < walk.limit) {
             status = log_walk(&walk);
             if (status == PYKV_CORRUPT)
                 status = log_walk_resync(&walk);
@@ -314,14 +316,15 @@ static int find_proof(struct recovery *recovery, size_t index, uint64_t hole, ui
 /* Segments that were left out because of their headers: does a MARK behind one tell that it was durable? */
 static int check_unused(struct recovery *recovery)
 {
+    bool marks = true;          /* there may be some further on */
     for (size_t i = recovery->count; i < recovery->all; i++) {
         uint64_t id = recovery->ids[i];
         size_t next = 0;
         uint64_t end = 0;
         while (next < recovery->count && recovery->ids[next] < id)
             next++;
-        int status = next == recovery->count ? PYKV_OK : find_proof(recovery, next, 0, &end);
-        bool proven = end != 0;
+        int status = next == recovery->count || !marks ? PYKV_OK : find_proof(recovery, next, 0, &end);
+        bool proven = marks = end != 0;
         for (; !recovery->has_manifest && next < recovery->count && status == PYKV_OK && !proven; next++)
             status = ends_in_seal(recovery, recovery->ids[next], &proven);
         if (status == PYKV_OK && proven)
@@ -370,7 +373,8 @@ static int replay_tail(struct recovery *recovery, size_t index)
         bool start_here = recovery->has_checkpoint && position_segment(recovery->checkpoint.start) == id;
         walk.offset = start_here ? position_offset(recovery->checkpoint.start) : SEGMENT_HEADER_SIZE;
         walk.limit = log_limit(&store->log, walk.segment);
-        walk.loose_end = 0;
+        walk.loose_end = walk.wasted = 0;
+        bool judged = false;
         for (;;) {
             status = log_walk(&walk);
             if (status != PYKV_OK && status != PYKV_CORRUPT)
@@ -380,8 +384,10 @@ static int replay_tail(struct recovery *recovery, size_t index)
             uint64_t hole = walk.offset;
             bool torn = hole >= walk.loose_end;
             if (torn) {
-                if ((status = judge_hole(recovery, index, hole, &walk.loose_end)) != PYKV_OK)
+                status = judged ? PYKV_OK : judge_hole(recovery, index, hole, &walk.loose_end);
+                if (status != PYKV_OK)
                     return status;
+                judged = true;
                 torn = hole >= walk.loose_end;
                 if (torn && !store->options.repair)
                     break;              /* the log ends here */

@@ -335,6 +335,56 @@ static void a_damaged_frame_is_one_place(void)
     image_release(&image);
 }
 
-TEST_MAIN(CASE(a_repair_of_a_sealed_segment_lasts), CASE(a_repair_of_the_last_segment_lasts),
+/* A value that looks, every 32 bytes, like the beginning of a record that reaches to the value's end: when
+ * the real record's header is damaged, the search for the next one must not check them all. */
+#define HOSTILE_SIZE (16u << 20)
+
+static void a_search_in_hostile_bytes_ends(void)
+{
+    struct image image = { 0 };
+    struct pykv_stats stats;
+    uint64_t offset;
+    uint8_t *value = calloc(1, HOSTILE_SIZE);
+    CHECK(value != NULL);
+    for (uint32_t at = 0; at + 64 <= HOSTILE_SIZE; at += 32) {
+        uint32_t size = HOSTILE_SIZE - at - 24;
+        memcpy(value + at + 8, &size, sizeof size);
+        value[at + 12] = 1;                     /* a sequence; no key, no flags */
+    }
+    start();
+    options.segment_size = 32u << 20;
+    open_store();
+    put_text("first", "one");
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)"hostile!", 8, value, HOSTILE_SIZE, 0, PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
+    put_text("middle", "the damaged one");
+    put_text("last", "two");
+    close_store();
+    sim_save(sim, PATH, &image);
+    end();
+    struct image_file *file = find_text(&image, "hostile!", &offset);
+    file->bytes[offset - 24] ^= 1;
+    file = find_text(&image, "the damaged one", &offset);
+    file->bytes[offset] ^= 1;
+    for (size_t i = image.count; i-- > 0;)
+        if (strncmp(image.files[i].name, "checkpoint-", 11) == 0)
+            image_remove(&image, &image.files[i]);
+    for (int io = PYKV_IO_MMAP; io <= PYKV_IO_PREAD; io++) {
+        boot(&image, 2);
+        options.repair = 1;
+        options.io = io;
+        open_store();
+        CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+        CHECK_EQUAL(stats.damaged_records, 2);
+        CHECK(has_text("first", "one") && has_text("last", "two"));
+        CHECK_EQUAL(verify(), PYKV_OK);
+        CHECK_EQUAL(report.skipped_count, 2);
+        close_store();
+        end();
+    }
+    image_release(&image);
+    free(value);
+}
+
+TEST_MAIN(CASE(a_search_in_hostile_bytes_ends), CASE(a_repair_of_a_sealed_segment_lasts), CASE(a_repair_of_the_last_segment_lasts),
           CASE(a_damaged_frame_is_one_place), CASE(a_table_may_grow_while_it_is_verified), CASE(a_power_cut_while_emptying_leaves_all_or_nothing),
           CASE(a_keydir_that_cannot_be_mapped_is_no_endless_search))
