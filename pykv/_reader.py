@@ -33,6 +33,7 @@ ROOM_SIZE = 65_536  # bytes of a pooled buffer; larger values take one call more
 # Names of the module are found faster than attributes of lib.
 _get = lib.pykv_get_value
 _contains = lib.pykv_contains
+_close = lib.pykv_close
 _free = lib.pykv_free
 _new_array = ffi.new_allocator(should_clear_after_alloc=False)
 
@@ -424,6 +425,9 @@ class Reader:
         Raises:
             SyncFailedError: The last sync failed. The store is closed all the same.
 
+        A store that is collected unclosed is closed then, with a `ResourceWarning`; what this would
+        have raised goes to `sys.unraisablehook`.
+
         Source: `pykv_close` in csrc/pykv.h.
         """
         self._closed = True
@@ -442,7 +446,9 @@ class Reader:
     ) -> None:
         self.close()
 
-    def __del__(self, free: Any = _free, null: Any = NULL) -> None:  # globals may be gone by then
+    def __del__(  # globals may be gone by then
+        self, close: Any = _close, free: Any = _free, null: Any = NULL, failure: Any = failure
+    ) -> None:
         try:
             if not getattr(self, "_closed", True):
                 warnings.warn(f"unclosed store {self!r}", ResourceWarning, 2, source=self)
@@ -451,7 +457,11 @@ class Reader:
             # closed: a NULL handle says so in each call, and scans and views outlive the handle.
             handle, self._handle = getattr(self, "_handle", null), null
             self._closed = True
+            status = close(handle)
+            error = failure(status) if status < 0 else None
             free(handle)
+            if error is not None:
+                raise error  # Python hands it to sys.unraisablehook
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can be neither copied nor pickled: open its path again")
