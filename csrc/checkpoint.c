@@ -33,6 +33,7 @@ struct writer {
     size_t used;
     uint64_t *slots;
     size_t capacity, total;
+    uint64_t start;             /* log position: what changes from here on is not in it */
 };
 
 static int flush(struct writer *writer)
@@ -168,9 +169,9 @@ static int write_all(struct writer *writer, uint64_t id, uint64_t *end)
     int status = store_lock(store);
     if (status != PYKV_OK)
         return status;
-    uint64_t start = shared_counters(store->shared).position;
+    writer->start = shared_counters(store->shared).position;
     store_unlock(store);
-    status = header_write(writer, id, start);
+    status = header_write(writer, id, writer->start);
     for (uint64_t shard = 0; shard < SHARD_COUNT && status == PYKV_OK; shard++)
         status = shard_write(writer, shard);
     if (status == PYKV_OK)
@@ -208,6 +209,7 @@ int checkpoint_write(struct pykv_store *store)
     }
     atomic_store(&store->shared->checkpoint_id, id);
     atomic_store(&store->shared->checkpoint_position, end);
+    atomic_store(&store->shared->checkpoint_start, writer.start);
     atomic_store(&store->shared->checkpoint_sequence, shared_sequence(store->shared));
     struct sweep sweep = { .store = store, .newest = id };
     (void)os->dir_list(os, store->dir, sweep_name, &sweep);

@@ -75,6 +75,7 @@ uint64_t log_limit(const struct log *log, const struct segment *segment);
 /* Where the bytes of a record are put when segments are not mapped. */
 struct log_reader {
     const struct os *os;
+    struct segment *segment;    /* that the last record was read from */
     uint8_t *large;
     size_t large_size;
     uint8_t small[2048];
@@ -131,13 +132,15 @@ struct log_walk {
     struct segment *segment;
     uint64_t offset, limit;
     uint64_t sealed;            /* id of the next segment, 0: no SEAL met */
-    bool loose;                 /* members whose frame does not verify count, too: where the frame
-                                 * is known to have been whole, and damage took the rest of it */
+    uint64_t loose_end;         /* before this offset all frames are known to have been whole: of one
+                                 * that damage has hit, the members that verify are told all the same */
+    uint64_t wasted;            /* bytes read in vain: set to 0 with a new segment */
     int (*each)(void *context, const struct record *record, uint64_t location);
     void *context;
 };
 int log_walk(struct log_walk *walk);
-/* Move walk->offset from a damaged place to the next frame that verifies, or to the limit. */
+/* Move walk->offset from a damaged place to the next frame that verifies, or to the limit. In bytes that
+ * were made to look like records everywhere it stops checking long ones, and may pass over some. */
 int log_walk_resync(struct log_walk *walk);
 
 #endif

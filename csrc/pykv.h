@@ -294,9 +294,12 @@ struct pykv_report {
     uint64_t segments, records, bytes;   /* that were read and verified */
     uint64_t damage_count;               /* damaged places, of which the first 64 are listed */
     struct pykv_damage damage[64];
+    uint64_t skipped_count, skipped_bytes;  /* damaged places of the log that do not matter: no key
+                                          * leads there, and no recovery, as a checkpoint is newer */
 };
 /* Read and verify every record of every segment, and every slot of the keydir against the log.
- * PYKV_OK: all is whole. PYKV_CORRUPT: the report lists what is not. */
+ * PYKV_OK: every key can be read, now and after a recovery. PYKV_CORRUPT: the report lists what is
+ * damaged; of a batch only what cannot be read. After a repair what it left out counts as skipped. */
 int pykv_verify(struct pykv_store *store, struct pykv_report *out);
 /* cffi: end */
 

@@ -224,8 +224,8 @@ struct pykv_pin {
     uint8_t *copy;
 };
 
-static int view_take(struct pykv_store *store, const struct record *record, struct pykv_pin *pin,
-                     const uint8_t **value)
+static int view_take(struct pykv_store *store, const struct record *record, struct segment *segment,
+                     struct pykv_pin *pin, const uint8_t **value)
 {
     pin->os = store->os;
     if (store->log.pread) {
@@ -236,16 +236,10 @@ static int view_take(struct pykv_store *store, const struct record *record, stru
         *value = pin->copy;
         return PYKV_OK;
     }
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
-        struct segment *segment = atomic_load(&store->log.segments[i]);
-        if (segment != NULL && record->value >= segment->base && record->value < segment->base + segment->map_size) {
-            atomic_fetch_add(&segment->references, 1);
-            pin->segment = segment;
-            *value = record->value;
-            return PYKV_OK;
-        }
-    }
-    return error_corrupt("keydir", 0, "a value lies in no segment");
+    atomic_fetch_add(&segment->references, 1);
+    pin->segment = segment;
+    *value = record->value;
+    return PYKV_OK;
 }
 
 static int view_at(struct pykv_store *store, const struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
@@ -260,7 +254,7 @@ static int view_at(struct pykv_store *store, const struct pykv_snapshot *snapsho
     status = find_live(store, snapshot, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
     if (status == PYKV_OK) {
         struct pykv_pin *pin = store->os->alloc(store->os, sizeof *pin);
-        status = pin == NULL ? error_no_memory(sizeof *pin) : view_take(store, &record, pin, value);
+        status = pin == NULL ? error_no_memory(sizeof *pin) : view_take(store, &record, reader.segment, pin, value);
         if (status == PYKV_OK) {
             *value_size = record.value_size;
             *out = pin;

@@ -267,35 +267,39 @@ static int each_record(void *context, const struct record *record, uint64_t loca
 
 /* ---- Behind a hole: is it the torn end of the log, or damage? ---- */
 
-struct proof { uint64_t hole_segment, hole_offset; bool found; };
+/* end: the hole's segment is known to have been durable up to there, 0: not known. We look for the
+ * highest, so that one look is enough for all holes of a segment; or until it is `enough`. */
+struct proof { uint64_t hole_segment, hole_offset, end, enough; };
 
 static int each_proof(void *context, const struct record *record, uint64_t location)
 {
     struct proof *proof = context;
     (void)location;
-    if (record->flags & RECORD_MARK)
-        proof->found = proof->hole_segment == 0 || (uint64_t)record->value_size * RECORD_ALIGNMENT > proof->hole_offset;
-    return proof->found ? PYKV_CONFLICT : PYKV_OK;
+    uint64_t durable = proof->hole_segment == 0 ? UINT64_MAX : (uint64_t)record->value_size * RECORD_ALIGNMENT;
+    if (record->flags & RECORD_MARK && durable > proof->hole_offset && durable > proof->end)
+        proof->end = durable;
+    return proof->end >= proof->enough ? PYKV_CONFLICT : PYKV_OK;
 }
 
 /* Look through the rest of the segment, and those behind it, for a MARK that covers the hole. */
-static int find_proof(struct recovery *recovery, size_t index, uint64_t hole, bool *found)
+static int find_proof(struct recovery *recovery, size_t index, uint64_t hole, uint64_t *end)
 {
     struct pykv_store *store = recovery->store;
-    struct proof proof = { .hole_segment = recovery->ids[index], .hole_offset = hole };
+    struct proof proof = { .hole_segment = recovery->ids[index], .hole_offset = hole, .enough = hole == 0 ? 1 : UINT64_MAX };
     struct log_walk walk = { .log = &store->log, .each = each_proof, .context = &proof, .offset = hole };
-    for (size_t i = index; i < recovery->count && !proof.found; i++) {
+    for (size_t i = index; i < recovery->count && proof.end < proof.enough; i++) {
         int status = log_segment(&store->log, (uint32_t)(recovery->ids[i] % SEGMENT_SLOT_COUNT), &walk.segment);
         if (status != PYKV_OK)
             return status;
         walk.limit = log_limit(&store->log, walk.segment);
+        walk.wasted = 0;
         if (i > index) {
             walk.offset = SEGMENT_HEADER_SIZE;
             proof.hole_segment = 0;     /* a MARK here covers all segments before */
         } else {
             status = log_walk_resync(&walk);
         }
-        while (status == PYKV_OK && !proof.found && walk.offset < walk.limit) {
+        while (status == PYKV_OK && proof.end < proof.enough && walk.offset < walk.limit) {
             status = log_walk(&walk);
             if (status == PYKV_CORRUPT)
                 status = log_walk_resync(&walk);
@@ -305,20 +309,22 @@ static int find_proof(struct recovery *recovery, size_t index, uint64_t hole, bo
         if (status < 0 && status != PYKV_CORRUPT)
             return status;
     }
-    *found = proof.found;
+    *end = proof.end;
     return PYKV_OK;
 }
 
 /* Segments that were left out because of their headers: does a MARK behind one tell that it was durable? */
 static int check_unused(struct recovery *recovery)
 {
+    bool marks = true;          /* there may be some further on */
     for (size_t i = recovery->count; i < recovery->all; i++) {
         uint64_t id = recovery->ids[i];
         size_t next = 0;
-        bool proven = false;
+        uint64_t end = 0;
         while (next < recovery->count && recovery->ids[next] < id)
             next++;
-        int status = next == recovery->count ? PYKV_OK : find_proof(recovery, next, 0, &proven);
+        int status = next == recovery->count || !marks ? PYKV_OK : find_proof(recovery, next, 0, &end);
+        bool proven = marks = end != 0;
         for (; !recovery->has_manifest && next < recovery->count && status == PYKV_OK && !proven; next++)
             status = ends_in_seal(recovery, recovery->ids[next], &proven);
         if (status == PYKV_OK && proven)
@@ -329,14 +335,12 @@ static int check_unused(struct recovery *recovery)
     return PYKV_OK;
 }
 
-static int judge_hole(struct recovery *recovery, size_t index, uint64_t offset)
+/* Up to where the segment is known to have been durable: beyond the hole, or it is no damage. */
+static int judge_hole(struct recovery *recovery, size_t index, uint64_t hole, uint64_t *end)
 {
-    uint64_t id = recovery->ids[index];
-    bool proven = position_make(id, offset) < recovery->durable;
-    int status = proven ? PYKV_OK : find_proof(recovery, index, offset, &proven);
-    if (status != PYKV_OK || !proven)
-        return status;
-    return replay_damage(recovery->store, id, offset, "a record that was durable does not verify");
+    uint64_t id = recovery->ids[index], durable = position_segment(recovery->durable);
+    *end = id < durable ? UINT64_MAX : id == durable ? position_offset(recovery->durable) : 0;
+    return *end > hole ? PYKV_OK : find_proof(recovery, index, hole, end);
 }
 
 /* A segment that no seal leads to was begun by a writer that died before it used it. */
@@ -369,19 +373,29 @@ static int replay_tail(struct recovery *recovery, size_t index)
         bool start_here = recovery->has_checkpoint && position_segment(recovery->checkpoint.start) == id;
         walk.offset = start_here ? position_offset(recovery->checkpoint.start) : SEGMENT_HEADER_SIZE;
         walk.limit = log_limit(&store->log, walk.segment);
+        walk.loose_end = walk.wasted = 0;
+        bool judged = false;
         for (;;) {
             status = log_walk(&walk);
             if (status != PYKV_OK && status != PYKV_CORRUPT)
                 return status;
             if (status == PYKV_OK)
                 break;
-            uint64_t hole = walk.offset, damaged = atomic_load(&store->damaged_records);
-            if ((status = judge_hole(recovery, index, hole)) != PYKV_OK)
+            uint64_t hole = walk.offset;
+            bool torn = hole >= walk.loose_end;
+            if (torn) {
+                status = judged ? PYKV_OK : judge_hole(recovery, index, hole, &walk.loose_end);
+                if (status != PYKV_OK)
+                    return status;
+                judged = true;
+                torn = hole >= walk.loose_end;
+                if (torn && !store->options.repair)
+                    break;              /* the log ends here */
+                if (!torn && store->options.repair)
+                    continue;           /* of a batch that was whole, all that is left */
+            }
+            if (!torn && (status = replay_damage(store, id, hole, "a record that was durable does not verify")) != PYKV_OK)
                 return status;
-            bool torn = damaged == atomic_load(&store->damaged_records);
-            if (torn && !store->options.repair)
-                break;                  /* the log ends here */
-            walk.loose = !torn;         /* of a batch that was whole, all that is left; of a torn one nothing */
             if ((status = log_walk_resync(&walk)) != PYKV_OK)
                 return status;
             if (walk.offset == walk.limit) {
@@ -601,6 +615,7 @@ static int finish(struct recovery *recovery)
     recovery->replay.counters.position = recovery->position;
     shared_counters_publish(shared, &recovery->replay.counters);
     store_sweep_locked(store);
+    atomic_store(&shared->checkpoint_start, recovery->has_checkpoint ? recovery->checkpoint.start : 0);
     if (store->private) {
         atomic_store(&shared->tail, recovery->position);
         atomic_store(&shared->writing_end, recovery->position);

@@ -136,7 +136,7 @@ static int read_segment(struct reader *reader, uint64_t id, uint64_t *offset)
     if (status != PYKV_OK)
         return status;
     walk.limit = log_limit(&store->log, walk.segment);
-    walk.loose = store->options.repair;
+    walk.loose_end = store->options.repair ? UINT64_MAX : 0;
     if (walk.segment->base != NULL)
         store->os->advise(store->os, walk.segment->base, walk.segment->map_size, OS_SEQUENTIAL);
     while ((status = log_walk(&walk)) == PYKV_CORRUPT) {
@@ -228,7 +228,7 @@ static int replay_alone(struct replay *replay, const uint64_t *ids, size_t count
         if (status != PYKV_OK)
             break;
         walk.limit = log_limit(&store->log, walk.segment);
-        walk.loose = store->options.repair;
+        walk.loose_end = store->options.repair ? UINT64_MAX : 0;
         while ((status = log_walk(&walk)) == PYKV_CORRUPT)
             if ((status = replay_damage(store, ids[i], walk.offset, "a record before the durable point does not verify")) != PYKV_OK ||
                 (status = log_walk_resync(&walk)) != PYKV_OK)

@@ -324,6 +324,7 @@ int log_read(struct log *log, uint64_t location, struct log_reader *reader, stru
     int status = locate(log, location, &segment, &offset, &limit);
     if (status != PYKV_OK)
         return status;
+    reader->segment = segment;
     if (!log->pread) {
         if (__builtin_expect(limit > segment->map_size, 0))
             return damaged(segment, offset, "the segment is longer than its capacity");

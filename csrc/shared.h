@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 3u
+#define SHARED_LAYOUT 4u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
@@ -114,6 +114,7 @@ struct shared {
     _Atomic uint64_t forgotten;         /* version of the newest batch when a tombstone's slot was last
                                          * removed: what was before it may be lost to older instants */
     _Atomic uint64_t checkpoint_position, checkpoint_sequence, checkpoint_id;
+    _Atomic uint64_t checkpoint_start;  /* a recovery reads the log from here on */
     _Atomic uint64_t manifest_position; /* durable position that the manifest on disk tells */
 
     _Alignas(64) _Atomic uint64_t counters[2][8];   /* the fields of struct shared_counters */

@@ -1,4 +1,5 @@
 /* stats.c -- what a store consists of, and whether it is whole. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "store.h"
@@ -117,7 +118,20 @@ int pykv_count(struct pykv_store *store, uint64_t *out)
     return PYKV_OK;
 }
 
-/* ---- Verification ---- */
+/* ---- Verification ----
+ *
+ * First the keydir: which slots lead to a place that cannot be read? Then the segments: a place that
+ * does not verify is damage if such a slot leads there, or if a recovery would read it. */
+
+struct verification {
+    struct pykv_store *store;
+    struct pykv_report *report;
+    uint64_t *lost;             /* locations that slots lead to in vain; in order, once all are known */
+    size_t lost_count, lost_capacity, told;
+    uint64_t *slots;            /* of a bucket */
+    size_t slot_count, slot_capacity;
+    uint64_t live;
+};
 
 static void note_damage(struct pykv_report *report, const char *path, uint64_t offset, uint64_t size)
 {
@@ -130,6 +144,109 @@ static void note_damage(struct pykv_report *report, const char *path, uint64_t o
     report->damage_count++;
 }
 
+/* The bucket of a hash in the geometry of `bucket_count` buckets. */
+static uint64_t bucket_of(uint64_t hash, uint64_t bucket_count)
+{
+    uint64_t mask = (UINT64_C(2) << (63 - __builtin_clzll(bucket_count))) - 1, bucket = hash & mask;
+    return bucket < bucket_count ? bucket : hash & mask >> 1;
+}
+
+static int note_lost(struct verification *verification, uint64_t location)
+{
+    const struct os *os = verification->store->os;
+    if (verification->lost_count == verification->lost_capacity) {
+        size_t capacity = verification->lost_capacity * 2 + 64, count = verification->lost_count;
+        uint64_t *grown = os->grow(os, verification->lost, count * sizeof *grown, capacity * sizeof *grown);
+        if (grown == NULL)
+            return error_no_memory(capacity * sizeof *grown);
+        verification->lost = grown;
+        verification->lost_capacity = capacity;
+    }
+    verification->lost[verification->lost_count++] = location;
+    return PYKV_OK;
+}
+
+/* The slots of a bucket; of the geometry at the start, which may by now be thousands. */
+static int collect(struct verification *verification, uint64_t bucket_count, uint64_t bucket)
+{
+    struct pykv_store *store = verification->store;
+    for (;;) {
+        int status = keydir_collect(store->keydir, bucket_count, bucket, verification->slots,
+                                    verification->slot_capacity, &verification->slot_count);
+        if (status != PYKV_NO_MEMORY || verification->slot_count <= verification->slot_capacity)
+            return status;
+        size_t capacity = verification->slot_count * 2;
+        store->os->release(store->os, verification->slots);
+        verification->slot_capacity = 0;
+        verification->slots = store->os->alloc(store->os, capacity * sizeof *verification->slots);
+        if (verification->slots == NULL)
+            return error_no_memory(capacity * sizeof *verification->slots);
+        verification->slot_capacity = capacity;
+    }
+}
+
+/* A slot must lead to a record that verifies and whose key hashes to the slot's place. */
+static int verify_slot(struct verification *verification, struct log_reader *reader, uint64_t bucket_count,
+                       uint64_t bucket, uint64_t slot)
+{
+    struct pykv_store *store = verification->store;
+    uint64_t location = keydir_slot_location(slot);
+    struct record record;
+    verification->live += !keydir_slot_dead(slot);
+    int status = log_read(&store->log, location, reader, &record);
+    if (status == PYKV_OK && (record.flags & (RECORD_FRAME | RECORD_MARK | RECORD_SEAL)) == 0) {
+        uint64_t hash = hash_bytes(&store->hash_key, record.key, record.key_size);
+        if (bucket_of(hash, bucket_count) == bucket && keydir_holds(store->keydir, hash, location))
+            return PYKV_OK;
+    } else if (status != PYKV_OK && status != PYKV_CORRUPT) {
+        return status;
+    }
+    if (!keydir_holds(store->keydir, keydir_slot_hash(slot, bucket), location))
+        return PYKV_OK;         /* a writer has overtaken us */
+    return note_lost(verification, location);
+}
+
+static int compare_locations(const void *a, const void *b)
+{
+    uint64_t left = *(const uint64_t *)a, right = *(const uint64_t *)b;
+    return left < right ? -1 : left > right;
+}
+
+static int verify_keydir(struct verification *verification)
+{
+    struct pykv_store *store = verification->store;
+    uint64_t bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+    struct log_reader reader;
+    int status = PYKV_OK;
+    log_reader_init(&reader, store->os);
+    for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
+        status = collect(verification, bucket_count, bucket);
+        for (size_t i = 0; i < verification->slot_count && status == PYKV_OK; i++)
+            status = verify_slot(verification, &reader, bucket_count, bucket, verification->slots[i]);
+    }
+    log_reader_release(&reader);
+    if (verification->lost_count > 1)
+        qsort(verification->lost, verification->lost_count, sizeof *verification->lost, compare_locations);
+    return status;
+}
+
+/* Whether slots lead into [start, end) of a segment; those before it lead to what is whole, and so are
+ * damage of the keydir. Segments and places come in the order of locations. */
+static bool leads_into(struct verification *verification, uint32_t slot, uint64_t start, uint64_t end)
+{
+    bool found = false;
+    for (; verification->told < verification->lost_count; verification->told++) {
+        uint64_t location = verification->lost[verification->told];
+        if (location_slot(location) > slot || (location_slot(location) == slot && location_offset(location) >= end))
+            break;
+        if (location_slot(location) == slot && location_offset(location) >= start)
+            found = true;
+        else
+            note_damage(verification->report, KEYDIR_NAME, location_offset(location), 0);
+    }
+    return found;
+}
+
 static int count_record(void *context, const struct record *record, uint64_t location)
 {
     struct pykv_report *report = context;
@@ -139,20 +256,24 @@ static int count_record(void *context, const struct record *record, uint64_t loc
     return PYKV_OK;
 }
 
-static int verify_segment(struct pykv_store *store, uint32_t slot, struct pykv_report *report)
+static int verify_segment(struct verification *verification, uint32_t slot, uint64_t id)
 {
-    struct log_walk walk = { .log = &store->log, .each = count_record, .context = report, .offset = SEGMENT_HEADER_SIZE };
+    struct pykv_store *store = verification->store;
+    struct pykv_report *report = verification->report;
+    struct log_walk walk = { .log = &store->log, .each = count_record, .context = report,
+                             .offset = SEGMENT_HEADER_SIZE, .loose_end = UINT64_MAX };
+    struct segment_header decoded;
+    uint8_t header[SEGMENT_HEADER_SIZE];
     char name[32];
-    log_segment_name(atomic_load(&store->shared->segments[slot].id), name);
+    log_segment_name(id, name);
     int status = log_segment(&store->log, slot, &walk.segment);
     if (status == PYKV_CORRUPT) {
+        (void)leads_into(verification, slot, 0, UINT64_MAX);
         note_damage(report, name, 0, 0);
         return PYKV_OK;
     }
     if (status != PYKV_OK)
         return status;
-    uint8_t header[SEGMENT_HEADER_SIZE];
-    struct segment_header decoded;
     status = segment_read(&store->log, walk.segment, header, sizeof header, 0);
     if (status != PYKV_OK && status != PYKV_CORRUPT)
         return status;
@@ -163,82 +284,29 @@ static int verify_segment(struct pykv_store *store, uint32_t slot, struct pykv_r
         uint64_t start = walk.offset;
         if ((status = log_walk_resync(&walk)) != PYKV_OK)
             return status;
-        note_damage(report, name, start, walk.offset - start);
+        if (leads_into(verification, slot, start, walk.offset) ||
+            position_make(id, start) >= atomic_load(&store->shared->checkpoint_start)) {
+            note_damage(report, name, start, walk.offset - start);
+        } else {
+            report->skipped_count++;
+            report->skipped_bytes += walk.offset - start;
+        }
     }
     report->segments++;
     report->bytes += walk.limit;
     return status;
 }
 
-/* Whether the walk over the segments has told of this place already. */
-static bool is_noted(const struct pykv_report *report, const char *path, uint64_t offset)
+static int verify_segments(struct verification *verification)
 {
-    for (uint64_t i = 0; i < report->damage_count; i++) {
-        if (i == sizeof report->damage / sizeof *report->damage)
-            return true;
-        const struct pykv_damage *damage = &report->damage[i];
-        if (strcmp(damage->path, path) == 0 && (damage->size == 0 || offset - damage->offset < damage->size))
-            return true;
-    }
-    return false;
-}
-
-/* The bucket of a hash in the geometry of `bucket_count` buckets. */
-static uint64_t bucket_of(uint64_t hash, uint64_t bucket_count)
-{
-    uint64_t mask = (UINT64_C(2) << (63 - __builtin_clzll(bucket_count))) - 1, bucket = hash & mask;
-    return bucket < bucket_count ? bucket : hash & mask >> 1;
-}
-
-struct slots { uint64_t *words; size_t capacity, count; };
-
-/* The slots of a bucket; of the geometry at the start, which may by now be thousands. */
-static int collect(struct pykv_store *store, uint64_t bucket_count, uint64_t bucket, struct slots *slots)
-{
-    for (;;) {
-        int status = keydir_collect(store->keydir, bucket_count, bucket, slots->words, slots->capacity, &slots->count);
-        if (status != PYKV_NO_MEMORY || slots->count <= slots->capacity)
-            return status;
-        size_t capacity = slots->count * 2;
-        store->os->release(store->os, slots->words);
-        slots->capacity = 0;
-        slots->words = store->os->alloc(store->os, capacity * sizeof *slots->words);
-        if (slots->words == NULL)
-            return error_no_memory(capacity * sizeof *slots->words);
-        slots->capacity = capacity;
-    }
-}
-
-/* Every slot must lead to a record that verifies and whose key hashes to the slot's place. */
-static int verify_keydir(struct pykv_store *store, struct pykv_report *report, uint64_t *live)
-{
-    struct slots slots = { .capacity = 0 };
-    uint64_t bucket_count = atomic_load(&store->shared->keydir.bucket_count);
-    struct log_reader reader;
-    struct record record;
     int status = PYKV_OK;
-    log_reader_init(&reader, store->os);
-    for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
-        status = collect(store, bucket_count, bucket, &slots);
-        for (size_t i = 0; i < slots.count && status == PYKV_OK; i++) {
-            uint64_t slot = slots.words[i], location = keydir_slot_location(slot), hash = keydir_slot_hash(slot, bucket);
-            status = log_read(&store->log, location, &reader, &record);
-            uint64_t true_hash = status == PYKV_OK ? hash_bytes(&store->hash_key, record.key, record.key_size) : 0;
-            bool keyless = status == PYKV_OK && record.flags & (RECORD_FRAME | RECORD_MARK | RECORD_SEAL);
-            bool wrong = status == PYKV_CORRUPT || keyless ||
-                         (status == PYKV_OK && (bucket_of(true_hash, bucket_count) != bucket ||
-                                                !keydir_holds(store->keydir, true_hash, location)));
-            char name[32];
-            log_segment_name(atomic_load(&store->shared->segments[location_slot(location)].id), name);
-            if (wrong && keydir_holds(store->keydir, hash, location) && !is_noted(report, name, location_offset(location)))
-                note_damage(report, KEYDIR_NAME, location_offset(location), 0);
-            *live += !keydir_slot_dead(slot);
-            if (status == PYKV_CORRUPT)
-                status = PYKV_OK;
-        }
+    for (uint32_t slot = 0; slot < SEGMENT_SLOT_COUNT && status == PYKV_OK; slot++) {
+        uint64_t id = atomic_load(&verification->store->shared->segments[slot].id);
+        if (id != 0)
+            status = verify_segment(verification, slot, id);
     }
-    log_reader_release(&reader);
-    store->os->release(store->os, slots.words);
+    if (status == PYKV_OK)
+        (void)leads_into(verification, SEGMENT_SLOT_COUNT, 0, 0);
     return status;
 }
 
@@ -256,22 +324,24 @@ static int verify_manifest(struct pykv_store *store, struct pykv_report *report)
 
 int pykv_verify(struct pykv_store *store, struct pykv_report *out)
 {
+    struct verification verification = { .store = store, .report = out };
     int status = store_enter(store);
     if (status != PYKV_OK)
         return status;
     memset(out, 0, sizeof *out);
-    uint64_t live = 0, before = shared_sequence(store->shared);
+    uint64_t before = shared_sequence(store->shared);
     status = verify_manifest(store, out);
-    for (uint32_t slot = 0; slot < SEGMENT_SLOT_COUNT && status == PYKV_OK; slot++)
-        if (atomic_load(&store->shared->segments[slot].id) != 0)
-            status = verify_segment(store, slot, out);
     if (status == PYKV_OK)
-        status = verify_keydir(store, out, &live);
+        status = verify_keydir(&verification);
     struct shared_counters counters = shared_counters(store->shared);
-    if (status == PYKV_OK && counters.sequence == before && counters.keys != live)
+    if (status == PYKV_OK && counters.sequence == before && counters.keys != verification.live)
         note_damage(out, KEYDIR_NAME, 0, 0);
+    if (status == PYKV_OK)
+        status = verify_segments(&verification);
     if (status == PYKV_OK && out->damage_count > 0)
         status = error_corrupt(out->damage[0].path, out->damage[0].offset, "verification found damage");
+    store->os->release(store->os, verification.lost);
+    store->os->release(store->os, verification.slots);
     store_leave(store);
     return status;
 }

@@ -341,6 +341,9 @@ static int build(struct pykv_store *store)
     }
     if (status != PYKV_OK || store->private)
         return status;
+    /* A repair lasts: behind a checkpoint no later recovery meets the damage again. */
+    if (atomic_load(&store->damaged_records) != 0)
+        (void)checkpoint_write(store);
     store->log.writable = !store->read_only;
     return publish_keydir(store);
 }

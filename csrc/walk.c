@@ -2,6 +2,22 @@
 #include "error.h"
 #include "log.h"
 
+/* Bytes can be made to look, at every step, like a long record, and checking them all would take days.
+ * What random bytes cost is known: a header of theirs makes sense once in 16,000 steps, and the record
+ * that it tells of is half as long as the rest. That is allowed, and more; then only short ones are. */
+#define SHORT_SIZE 4096u
+#define WASTE_BASE (UINT64_C(16) << 20)
+#define WASTE_STEP 64u              /* bytes for each byte that the walk got on, */
+#define WASTE_SHARE (1u << 20)      /* and one more for so many bytes of the segment */
+
+static bool too_costly(const struct log_walk *walk, uint64_t size)
+{
+    if (walk->wasted == 0 || size <= SHORT_SIZE)
+        return false;
+    uint64_t allowed = WASTE_BASE + 4 * walk->limit + (WASTE_STEP + walk->limit / WASTE_SHARE) * walk->offset;
+    return walk->wasted + size > allowed;
+}
+
 /* Mapped segments are read in place. Others through the reader, a record at a time. */
 static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
                       const uint8_t **bytes, struct record *out)
@@ -14,14 +30,15 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
         if (walk->limit > segment->map_size)
             return PYKV_CORRUPT;
         *bytes = segment->base + offset;
-        return record_decode(*bytes, room, out);
+        int decoded = record_decode(*bytes, room, out);
+        return decoded == PYKV_OK && too_costly(walk, out->size) ? PYKV_CORRUPT : decoded;
     }
     uint64_t need = room < sizeof reader->small ? room : sizeof reader->small;
     uint8_t *buffer = reader->small;
     int status = segment_read(walk->log, segment, buffer, (size_t)need, offset);
     if (status != PYKV_OK)
         return status;
-    if (record_decode_header(buffer, out) != PYKV_OK || out->size > room)
+    if (record_decode_header(buffer, out) != PYKV_OK || out->size > room || too_costly(walk, out->size))
         return PYKV_CORRUPT;
     if (out->size > need) {
         if (out->size > reader->large_size) {
@@ -40,38 +57,40 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
 }
 
 /* One verified record at `offset`. */
-static int walk_record(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
+static int walk_record(struct log_walk *walk, struct log_reader *reader, uint64_t offset,
                        struct record *out)
 {
     const uint8_t *bytes = NULL;
     int status = walk_fetch(walk, reader, offset, &bytes, out);
-    if (status == PYKV_OK && !record_verify(bytes, out->size, record_seed(walk->segment->seed, offset)))
-        status = PYKV_CORRUPT;
-    return status;
+    if (status != PYKV_OK || record_verify(bytes, out->size, record_seed(walk->segment->seed, offset)))
+        return status;
+    walk->wasted += out->size;
+    return PYKV_CORRUPT;
 }
 
-/* The members of the frame at walk->offset, one after the other; told to `each` if `tell`. */
-static int walk_members(const struct log_walk *walk, struct log_reader *reader,
+/* The members of the frame at walk->offset, one after the other; told to `each` if `tell`. PYKV_CORRUPT
+ * if one does not verify, PYKV_INVALID if all do and yet they are not what the frame says. */
+static int walk_members(struct log_walk *walk, struct log_reader *reader,
                         const struct record *frame, bool tell)
 {
     uint64_t offset = walk->offset + RECORD_BARE_SIZE;
     uint64_t left = (uint64_t)frame->value_size * RECORD_ALIGNMENT;
     struct record record;
     if (left > walk->limit - offset)
-        return PYKV_CORRUPT;
+        return PYKV_INVALID;
     for (uint64_t i = 0; i < frame->previous; i++) {
         int status = walk_record(walk, reader, offset, &record);
         if (status != PYKV_OK)
             return status;
         if ((record.flags & RECORD_MEMBER) == 0 || record.sequence != frame->sequence || record.size > left)
-            return PYKV_CORRUPT;
+            return PYKV_INVALID;
         if (tell &&
             (status = walk->each(walk->context, &record, location_make(walk->segment->id, offset))) != PYKV_OK)
             return status;
         offset += record.size;
         left -= record.size;
     }
-    return left == 0 ? PYKV_OK : PYKV_CORRUPT;
+    return left == 0 ? PYKV_OK : PYKV_INVALID;
 }
 
 /* The frame or single record at walk->offset; `tell` it, or only see whether it verifies. */
@@ -81,7 +100,8 @@ static int walk_frame(struct log_walk *walk, struct log_reader *reader, bool tel
     int status = walk_record(walk, reader, walk->offset, &record);
     if (status != PYKV_OK)
         return status;
-    if (record.flags & RECORD_MEMBER && !walk->loose)
+    bool loose = walk->offset < walk->loose_end;
+    if (record.flags & RECORD_MEMBER && !loose)
         return PYKV_CORRUPT;    /* a frame's part without its frame */
     *size = record.size;
     if (record.flags & RECORD_SEAL) {
@@ -90,8 +110,15 @@ static int walk_frame(struct log_walk *walk, struct log_reader *reader, bool tel
     }
     if (record.flags & RECORD_FRAME) {
         *size = RECORD_BARE_SIZE + (uint64_t)record.value_size * RECORD_ALIGNMENT;
-        if ((status = walk_members(walk, reader, &record, false)) != PYKV_OK || !tell)
-            return status;
+        status = walk_members(walk, reader, &record, false);
+        if (status != PYKV_OK && *size <= walk->limit - walk->offset)
+            walk->wasted += *size;
+        if (status == PYKV_CORRUPT && loose) {
+            *size = RECORD_BARE_SIZE;       /* step into it */
+            return PYKV_OK;
+        }
+        if (status != PYKV_OK || !tell)
+            return status == PYKV_INVALID ? PYKV_CORRUPT : status;
         return walk_members(walk, reader, &record, true);
     }
     return tell ? walk->each(walk->context, &record, location_make(walk->segment->id, walk->offset)) : PYKV_OK;

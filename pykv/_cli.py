@@ -187,9 +187,9 @@ def verify(store: str, repair: bool, as_json: bool) -> None:
     with pykv.open(store, "w" if repair else "r", repair=repair) as db:
         with progress("verify", None):
             report = db.verify()
-        skipped = db.stats().damaged_records
+        left_out = db.stats().damaged_records
     if as_json:
-        write_json({"ok": report.ok, "repair_skipped": skipped, **asdict(report)})
+        write_json({"ok": report.ok, "repair_skipped": left_out, **asdict(report)})
     else:
         read = counted(report.segments, "segment"), counted(report.records, "record")
         click.echo(f"{', '.join(read)}, {report.bytes:,} bytes")
@@ -197,10 +197,13 @@ def verify(store: str, repair: bool, as_json: bool) -> None:
             click.echo(f"damaged: {place.path}, {place.size:,} bytes at offset {place.offset}")
         if report.damage_count > len(report.damage):
             click.echo(f"and {report.damage_count - len(report.damage):,} more")
-        if skipped:
-            click.echo(f"left out by --repair: {counted(skipped, 'damaged place')}")
+        if left_out:
+            click.echo(f"left out by --repair: {counted(left_out, 'damaged place')}")
+        if report.skipped_count:
+            places = counted(report.skipped_count, "damaged place")
+            click.echo(f"skipped: {places}, {report.skipped_bytes:,} bytes that no key needs")
         if report.ok:
-            click.echo("all is whole")
+            click.echo("every key is whole" if report.skipped_count else "all is whole")
     if not report.ok:
         raise Failure(counted(report.damage_count, "damaged place"))
 

@@ -78,7 +78,9 @@ def open(
         segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: 128 MiB. It is the
             unit in which dead space is reclaimed, and no limit on a value.
         expected_keys: Sizes the keydir beforehand; None: it grows as needed.
-        repair: Skip damaged records during recovery, where otherwise it refuses to open.
+        repair: Skip damaged records during recovery, where otherwise it refuses to open. The
+            keys that they held are gone, or older; `stats().damaged_records` counts the places.
+            It is needed once: a checkpoint keeps later recoveries from there.
         mode: Permission bits of the files of a new store, exactly these whatever the umask; the
             directory gets x where they have r. A store that exists keeps the bits of its file
             `lock`, also under "n": `chmod` the directory and all files to change them. To share

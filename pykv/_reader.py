@@ -35,6 +35,7 @@ ROOM_SIZE = 65_536  # bytes of a pooled room; larger values take one call more
 
 # Names of the module are found faster than attributes of lib.
 _get = lib.pykv_get_value
+_close = lib.pykv_close
 _free = lib.pykv_free
 _new_array = ffi.new_allocator(should_clear_after_alloc=False)
 
@@ -458,7 +459,7 @@ class StoreReader(Reader):
 
         Returns:
             What was read, and each damaged place by file and offset: damage is in the report,
-            never an exception.
+            never an exception. After a repair what it left out is told as skipped.
         Raises:
             StorageError: A file could not be read.
 
@@ -494,6 +495,9 @@ class StoreReader(Reader):
         Raises:
             SyncFailedError: The last sync failed. The store is closed all the same.
 
+        A store that is collected unclosed is closed then, with a `ResourceWarning`; what this would
+        have raised goes to `sys.unraisablehook`.
+
         Source: `pykv_close` in csrc/pykv.h.
         """
         self._closed = True
@@ -512,7 +516,9 @@ class StoreReader(Reader):
     ) -> None:
         self.close()
 
-    def __del__(self, free: Any = _free, null: Any = NULL) -> None:  # globals may be gone by then
+    def __del__(  # globals may be gone by then
+        self, close: Any = _close, free: Any = _free, null: Any = NULL, failure: Any = failure
+    ) -> None:
         try:
             if not getattr(self, "_closed", True):
                 warnings.warn(f"unclosed store {self!r}", ResourceWarning, 2, source=self)
@@ -522,7 +528,11 @@ class StoreReader(Reader):
             handle, self._handle = getattr(self, "_handle", null), null
             self._rooms = []  # they know the handle too
             self._closed = True
+            status = close(handle)
+            error = failure(status) if status < 0 else None
             free(handle)
+            if error is not None:
+                raise error  # Python hands it to sys.unraisablehook
 
     def __reduce__(self) -> Any:
         """Pickle as path and options: the copy is a handle of its own, opened where it arrives."""

@@ -89,8 +89,11 @@ class Report:
         segments: Files of the log that were read.
         records: Records that verified.
         bytes: Bytes that were read and verified.
-        damage_count: Damaged places in all.
+        damage_count: Damaged places in all. Of a batch only what cannot be read counts.
         damage: The first 64 of them.
+        skipped_count: Damaged places of the log that do not matter: no key leads there, and no
+            recovery, because a checkpoint is newer. What a repair left out is among them.
+        skipped_bytes: Bytes of these.
     """
 
     segments: int
@@ -98,10 +101,12 @@ class Report:
     bytes: int
     damage_count: int
     damage: tuple[Damage, ...]
+    skipped_count: int
+    skipped_bytes: int
 
     @property
     def ok(self) -> bool:
-        """Whether all is whole."""
+        """Whether every key can be read, now and after a recovery."""
         return self.damage_count == 0
 
     @classmethod
@@ -111,4 +116,12 @@ class Report:
             Damage(ffi.string(place.path).decode("utf-8", "replace"), place.offset, place.size)
             for place in report.damage[0:listed]
         )
-        return cls(report.segments, report.records, report.bytes, report.damage_count, damage)
+        return cls(
+            report.segments,
+            report.records,
+            report.bytes,
+            report.damage_count,
+            damage,
+            report.skipped_count,
+            report.skipped_bytes,
+        )

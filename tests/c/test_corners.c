@@ -12,6 +12,7 @@
 static struct sim *sim;
 static struct pykv_store *store;
 static struct pykv_options options;
+static struct pykv_report report;
 
 static void start(void)
 {
@@ -90,7 +91,6 @@ static bool emptied_in(const struct disk *disk, int choice, uint64_t seed)
     size_t pending = disk_pending(disk);
     struct disk_choice cut = { .keep = calloc(pending + 1, sizeof(bool)) };
     uint64_t count = 0;
-    static struct pykv_report report;
     for (size_t i = 0; i < pending; i++)
         cut.keep[i] = choice == 0 || (choice > 1 && (next_random(&seed) & 1) != 0);
     disk_cut(disk, &cut, &image);
@@ -171,7 +171,6 @@ static int read_and_grow(const struct os *os, int fd, void *bytes, size_t size, 
 
 static void a_table_may_grow_while_it_is_verified(void)
 {
-    static struct pykv_report report;
     char path[600];
     struct os os = os_posix;
     uint64_t count = 0;
@@ -193,5 +192,199 @@ static void a_table_may_grow_while_it_is_verified(void)
     close_store();
 }
 
-TEST_MAIN(CASE(a_table_may_grow_while_it_is_verified), CASE(a_power_cut_while_emptying_leaves_all_or_nothing),
+/* ---- Repair ---- */
+
+static struct image_file *find_text(struct image *image, const char *text, uint64_t *offset)
+{
+    for (size_t i = 0; i < image->count; i++) {
+        struct image_file *file = &image->files[i];
+        for (uint64_t at = 0; at + strlen(text) <= file->size; at++) {
+            if (strncmp(file->name, "segment-", 8) == 0 && memcmp(file->bytes + at, text, strlen(text)) == 0) {
+                *offset = at;
+                return file;
+            }
+        }
+    }
+    test_fail(__FILE__, __LINE__, "no segment holds '%s'", text);
+}
+
+static void put_text(const char *key, const char *value)
+{
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)key, strlen(key), (const uint8_t *)value, strlen(value), 0,
+                         PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
+}
+
+static void put_batch(void)
+{
+    const uint32_t sizes[3] = { 6, 6, 6 }, value_sizes[3] = { 8, 8, 8 };
+    CHECK_EQUAL(pykv_write(store, 3, NULL, (const uint8_t *)"batch1batch2batch3", sizes,
+                           (const uint8_t *)"member 1member 2member 3", value_sizes, NULL, PYKV_DURABILITY_DEFAULT, NULL,
+                           NULL, NULL), PYKV_OK);
+}
+
+static bool has_text(const char *key, const char *value)
+{
+    uint8_t bytes[64];
+    int64_t size = pykv_get(store, (const uint8_t *)key, strlen(key), bytes, sizeof bytes, NULL);
+    return size == (int64_t)strlen(value) && memcmp(bytes, value, strlen(value)) == 0;
+}
+
+/* A machine that boots with these files, less the keydir. */
+static void boot(const struct image *image, uint64_t number)
+{
+    sim = sim_new(number);
+    sim_set_boot(sim, number);
+    sim_load(sim, PATH, image);
+}
+
+static int verify(void) { return pykv_verify(store, &report); }
+
+/* Damage in the first segment, once in a record of its own and once in a batch. Where: it is sealed and
+ * listed, or the manifest does not yet know of its end. A repair counts two places, leaves all that can
+ * be read, and lasts: what it left out is no damage any more, now and in later boots. */
+static void repair_two_places(bool sealed)
+{
+    struct image image = { 0 };
+    struct pykv_stats stats;
+    uint64_t offset = 0, record, member;
+    start();
+    open_store();
+    put_text("first", "one");
+    put_text("lonely", "damaged value");
+    put_batch();
+    put_text("last", "two");
+    if (sealed)
+        put_many(3000);
+    close_store();
+    sim_save(sim, PATH, &image);
+    end();
+    struct image_file *file = find_text(&image, "damaged value", &record);
+    file->bytes[record] ^= 1;
+    CHECK(find_text(&image, "member 2", &member) == file);
+    file->bytes[member] ^= 1;
+    (void)find_text(&image, "member 1", &offset);
+
+    boot(&image, 1);                            /* as it was, the keydir too: what is lost is told */
+    open_store();
+    CHECK(!has_text("lonely", "damaged value") && has_text("batch1", "member 1") && has_text("batch3", "member 3"));
+    CHECK_EQUAL(verify(), PYKV_CORRUPT);
+    CHECK_EQUAL(report.damage_count, 2);
+    CHECK(report.damage[0].offset <= record && record < report.damage[0].offset + report.damage[0].size);
+    CHECK(offset < report.damage[1].offset && report.damage[1].offset <= member);
+    close_store();
+    end();
+
+    for (size_t i = image.count; i-- > 0;)      /* with a checkpoint the damage would not be met */
+        if (strncmp(image.files[i].name, "checkpoint-", 11) == 0)
+            image_remove(&image, &image.files[i]);
+    boot(&image, 2);
+    CHECK_EQUAL(pykv_open_with(sim_os(sim), PATH, &options, &store), PYKV_CORRUPT);
+    options.repair = 1;
+    open_store();
+    options.repair = 0;
+    CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+    CHECK_EQUAL(stats.damaged_records, 2);
+    for (uint64_t number = 3; number < 6; number++) {
+        CHECK(has_text("first", "one") && has_text("last", "two") && !has_text("lonely", "damaged value"));
+        CHECK(has_text("batch1", "member 1") && !has_text("batch2", "member 2") && has_text("batch3", "member 3"));
+        if (verify() != PYKV_OK)
+            test_fail(__FILE__, __LINE__, "boot %d: %s", (int)number, pykv_last_error()->message);
+        CHECK_EQUAL(report.skipped_count, 2);
+        CHECK(report.skipped_bytes >= 2 * 32 && report.skipped_bytes <= 2 * 64);
+        close_store();
+        sim_save(sim, PATH, &image);
+        end();
+        boot(&image, number);
+        options.flag = number % 2 == 0 ? PYKV_FLAG_READ : PYKV_FLAG_WRITE;
+        open_store();                           /* without repair */
+    }
+    close_store();
+    end();
+    image_release(&image);
+}
+
+static void a_repair_of_a_sealed_segment_lasts(void) { repair_two_places(true); }
+static void a_repair_of_the_last_segment_lasts(void) { repair_two_places(false); }
+
+/* Of a batch whose frame is damaged the members count, and it is one place. */
+static void a_damaged_frame_is_one_place(void)
+{
+    struct image image = { 0 };
+    struct pykv_stats stats;
+    uint64_t member;
+    start();
+    open_store();
+    put_text("first", "one");
+    put_batch();
+    put_text("last", "two");
+    close_store();
+    sim_save(sim, PATH, &image);
+    end();
+    struct image_file *file = find_text(&image, "member 1", &member);
+    file->bytes[member - 24 - 6 - 16] ^= 1;     /* before the first member's header */
+    boot(&image, 2);
+    options.repair = 1;
+    open_store();
+    CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+    CHECK_EQUAL(stats.damaged_records, 1);
+    CHECK(has_text("batch1", "member 1") && has_text("batch2", "member 2") && has_text("batch3", "member 3"));
+    CHECK_EQUAL(verify(), PYKV_OK);
+    CHECK_EQUAL(report.skipped_count, 1);
+    close_store();
+    end();
+    image_release(&image);
+}
+
+/* A value that looks, every 32 bytes, like the beginning of a record that reaches to the value's end: when
+ * the real record's header is damaged, the search for the next one must not check them all. */
+#define HOSTILE_SIZE (16u << 20)
+
+static void a_search_in_hostile_bytes_ends(void)
+{
+    struct image image = { 0 };
+    struct pykv_stats stats;
+    uint64_t offset;
+    uint8_t *value = calloc(1, HOSTILE_SIZE);
+    CHECK(value != NULL);
+    for (uint32_t at = 0; at + 64 <= HOSTILE_SIZE; at += 32) {
+        uint32_t size = HOSTILE_SIZE - at - 24;
+        memcpy(value + at + 8, &size, sizeof size);
+        value[at + 12] = 1;                     /* a sequence; no key, no flags */
+    }
+    start();
+    options.segment_size = 32u << 20;
+    open_store();
+    put_text("first", "one");
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)"hostile!", 8, value, HOSTILE_SIZE, 0, PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
+    put_text("middle", "the damaged one");
+    put_text("last", "two");
+    close_store();
+    sim_save(sim, PATH, &image);
+    end();
+    struct image_file *file = find_text(&image, "hostile!", &offset);
+    file->bytes[offset - 24] ^= 1;
+    file = find_text(&image, "the damaged one", &offset);
+    file->bytes[offset] ^= 1;
+    for (size_t i = image.count; i-- > 0;)
+        if (strncmp(image.files[i].name, "checkpoint-", 11) == 0)
+            image_remove(&image, &image.files[i]);
+    for (int io = PYKV_IO_MMAP; io <= PYKV_IO_PREAD; io++) {
+        boot(&image, 2);
+        options.repair = 1;
+        options.io = io;
+        open_store();
+        CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+        CHECK_EQUAL(stats.damaged_records, 2);
+        CHECK(has_text("first", "one") && has_text("last", "two"));
+        CHECK_EQUAL(verify(), PYKV_OK);
+        CHECK_EQUAL(report.skipped_count, 2);
+        close_store();
+        end();
+    }
+    image_release(&image);
+    free(value);
+}
+
+TEST_MAIN(CASE(a_search_in_hostile_bytes_ends), CASE(a_repair_of_a_sealed_segment_lasts), CASE(a_repair_of_the_last_segment_lasts),
+          CASE(a_damaged_frame_is_one_place), CASE(a_table_may_grow_while_it_is_verified), CASE(a_power_cut_while_emptying_leaves_all_or_nothing),
           CASE(a_keydir_that_cannot_be_mapped_is_no_endless_search))

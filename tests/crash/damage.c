@@ -5,7 +5,7 @@
  * closed tells of any damage that loses or changes what was acknowledged: open, or a read, or
  * verify() fails. Of a store that was killed, the tail behind the durable point may go, as a power
  * cut may take it, but only as a whole number of steps. With `repair` the store opens, and has
- * everything but what the damaged place held.
+ * everything but what the damaged place held; from then on it is a store without damage.
  *
  * A loss is silent if a key's current value cannot be read back, and neither open nor any read nor
  * verify() has failed: that is a violation.
@@ -354,6 +354,7 @@ static void try_repair(struct damager *d, const struct stage *stage, const struc
     struct sim *sim = sim_new(5);
     struct pykv_store *store = NULL;
     struct pykv_options options = d->script.options;
+    static struct pykv_report report;
     options.repair = 1;
     sim_set_boot(sim, boot);
     sim_load(sim, STORE_PATH, &d->image);
@@ -378,6 +379,9 @@ static void try_repair(struct damager *d, const struct stage *stage, const struc
     status = pykv_open_with(sim_os(sim), STORE_PATH, &options, &store);
     if (status != PYKV_OK)
         fail(reason, "after a repair, open: %d %s", status, pykv_last_error()->message);
+    else if (pykv_verify(store, &report) != PYKV_OK)
+        fail(reason, "after a repair, verify: %s at %llu", report.damage[0].path,
+             (unsigned long long)report.damage[0].offset);
     else
         d->trials->counters[REPAIRED]++;
     pykv_free(store);

@@ -233,7 +233,13 @@ def test_repair_saves_what_is_whole(path: Path) -> None:
     assert refused.exit_code == 1
     assert segment.name in refused.stderr
     repaired = run("verify", path, "--repair")
-    assert "left out by --repair: " in repaired.stdout
+    assert "left out by --repair: 1 damaged place" in repaired.stdout
+    assert "skipped: 1 damaged place" in repaired.stdout
+    assert repaired.exit_code == 0
+    (path / "keydir").unlink()
+    again = run("verify", path, "--json")
+    assert again.exit_code == 0
+    assert json.loads(again.stdout)["skipped_count"] == 1
     rows = [json.loads(line) for line in run("dump", path).stdout.splitlines()]
     assert {row["key"] for row in rows} >= {str(n) for n in range(10)}
     assert "b" not in {row["key"] for row in rows}

@@ -196,6 +196,27 @@ def test_an_unclosed_store_at_exit(path: Path) -> None:
     assert "Exception" not in done.stderr
 
 
+def test_an_unclosed_store_that_cannot_be_closed(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What close() would have raised is told by sys.unraisablehook; after a close(), nothing."""
+    told: list[BaseException | None] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: told.append(args.exc_value))
+    for close in (True, False):
+        db = pykv.open(path)
+        db[b"k"] = b"v"
+        shutil.rmtree(path)  # so that no manifest can be written
+        if close:
+            with pytest.raises(pykv.StorageError):
+                db.close()
+            del db
+        else:
+            with pytest.warns(ResourceWarning, match="unclosed store"):
+                del db
+                gc.collect()
+    assert [type(error) for error in told] == [pykv.StorageError]
+
+
 def test_references_in_a_circle(path: Path) -> None:
     """A store, a view and an iteration that refer to each other are collected in any order."""
     for _ in range(20):
