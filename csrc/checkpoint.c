@@ -34,6 +34,7 @@ struct writer {
     uint64_t *slots;
     size_t capacity, total;
     uint64_t start;             /* log position: what changes from here on is not in it */
+    uint64_t segment_id_next;   /* nor is what was in segments of compaction from here on */
 };
 
 static int flush(struct writer *writer)
@@ -111,6 +112,7 @@ static int header_write(struct writer *writer, uint64_t id, uint64_t start)
     put_u64(bytes + 16, id);
     memcpy(bytes + 24, writer->store->log.store_id, 16);
     put_u64(bytes + 40, start);
+    put_u64(bytes + 48, writer->segment_id_next);
     put_u32(bytes + 124, crc32c(0, bytes, 124));
     return put(writer, bytes, sizeof bytes);
 }
@@ -166,10 +168,15 @@ static int write_all(struct writer *writer, uint64_t id, uint64_t *end)
     struct pykv_store *store = writer->store;
     if ((writer->buffer = store->os->alloc(store->os, BUFFER_SIZE)) == NULL)
         return error_no_memory(BUFFER_SIZE);
-    int status = store_lock(store);
+    /* What the checkpoint says of segments that compaction wrote will be believed if the manifest lists
+     * them. Nobody compacts meanwhile: that takes the maintain lock. */
+    int status = compact_settle(store);
+    if (status == PYKV_OK)
+        status = store_lock(store);
     if (status != PYKV_OK)
         return status;
     writer->start = shared_counters(store->shared).position;
+    writer->segment_id_next = store->shared->segment_id_next;
     store_unlock(store);
     status = header_write(writer, id, writer->start);
     for (uint64_t shard = 0; shard < SHARD_COUNT && status == PYKV_OK; shard++)
@@ -188,6 +195,7 @@ int checkpoint_write(struct pykv_store *store)
     const struct os *os = store->os;
     struct writer writer = { .store = store, .fd = -1 };
     uint64_t id = atomic_load(&store->shared->checkpoint_id) + 1, end = 0;
+    uint64_t written = atomic_load(&store->shared->written_bytes);
     char name[32];
     checkpoint_name(id, name);
     (void)os->file_remove(os, store->dir, TEMPORARY);
@@ -209,6 +217,7 @@ int checkpoint_write(struct pykv_store *store)
     }
     atomic_store(&store->shared->checkpoint_id, id);
     atomic_store(&store->shared->checkpoint_position, end);
+    atomic_store(&store->shared->checkpoint_written, written);
     atomic_store(&store->shared->checkpoint_start, writer.start);
     atomic_store(&store->shared->checkpoint_sequence, shared_sequence(store->shared));
     struct sweep sweep = { .store = store, .newest = id };
@@ -227,7 +236,7 @@ struct loader {
     uint64_t buffer_start, buffer_end;
     uint8_t *bytes;             /* slots of a block */
     size_t capacity;
-    uint64_t total;
+    uint64_t total, inserted;   /* slots */
 };
 
 static int fill(struct loader *loader)
@@ -277,30 +286,32 @@ static int room(struct loader *loader, uint64_t size)
     return PYKV_OK;
 }
 
-/* A slot is believed only if its segment is there and long enough. */
-static bool slot_fits(const struct pykv_store *store, uint64_t slot)
-{
-    uint64_t location = keydir_slot_location(slot);
-    const struct segment_entry *entry = &store->shared->segments[location_slot(location)];
-    return !keydir_slot_dead(slot) && atomic_load(&entry->id) != 0 && location_offset(location) >= SEGMENT_HEADER_SIZE &&
-           location_offset(location) < atomic_load(&entry->length);
-}
-
-static int shard_insert(struct loader *loader, uint64_t shard, size_t count)
+/* A slot is believed if its segment is the one that it was then, and long enough. Where that segment
+ * was removed since, compaction has copied the record, or it was replaced: a later one tells. */
+static int shard_insert(struct loader *loader, uint64_t shard, size_t count, const struct checkpoint *checkpoint)
 {
     struct pykv_store *store = loader->store;
     int status = count == 0 ? PYKV_OK : keydir_reserve(store->keydir, count);
     for (size_t i = 0; i < count && status == PYKV_OK; i++) {
-        uint64_t slot = get_u64(loader->bytes + 8 * i);
+        uint64_t slot = get_u64(loader->bytes + 8 * i), location = keydir_slot_location(slot);
+        const struct segment_entry *entry = &store->shared->segments[location_slot(location)];
+        uint64_t then = checkpoint->ids[location_slot(location)];
         if (i + 16 < count)
             keydir_prefetch(store->keydir, keydir_slot_hash(get_u64(loader->bytes + 8 * (i + 16)), shard));
-        if (!keydir_insert(store->keydir, keydir_slot_hash(slot, shard), keydir_slot_location(slot), false))
+        if (then != 0 && then != atomic_load(&entry->id))
+            continue;
+        if (then == 0 || keydir_slot_dead(slot) || location_offset(location) < SEGMENT_HEADER_SIZE ||
+            location_offset(location) >= atomic_load(&entry->length))
+            status = error_corrupt(loader->name, loader->offset, "the checkpoint names a place that is not in the log");
+        else if (!keydir_insert(store->keydir, keydir_slot_hash(slot, shard), location, false))
             status = error_corrupt(loader->name, loader->offset, "too many keys have one hash");
+        else
+            loader->inserted++;
     }
     return status;
 }
 
-static int load_shard(struct loader *loader, uint64_t shard, bool insert)
+static int load_shard(struct loader *loader, uint64_t shard, const struct checkpoint *insert)
 {
     uint8_t header[BLOCK_HEADER_SIZE];
     int status = get(loader, header, sizeof header);
@@ -314,12 +325,7 @@ static int load_shard(struct loader *loader, uint64_t shard, bool insert)
     if (get_u32(header + 12) != crc32c(crc32c(0, header, 12), loader->bytes, (size_t)count * 8))
         return error_corrupt(loader->name, loader->offset, "a block of the checkpoint fails its checksum");
     loader->total += count;
-    if (insert)
-        return shard_insert(loader, shard, (size_t)count);
-    for (uint64_t i = 0; i < count; i++)
-        if (!slot_fits(loader->store, get_u64(loader->bytes + 8 * i)))
-            return error_corrupt(loader->name, loader->offset, "the checkpoint names a place that is not in the log");
-    return PYKV_OK;
+    return insert == NULL ? PYKV_OK : shard_insert(loader, shard, (size_t)count, insert);
 }
 
 static int load_header(struct loader *loader, uint64_t id, struct checkpoint *out)
@@ -334,6 +340,7 @@ static int load_header(struct loader *loader, uint64_t id, struct checkpoint *ou
         return error_corrupt(loader->name, 0, "the checkpoint's header does not verify");
     out->id = id;
     out->start = get_u64(bytes + 40);
+    out->segment_id_next = get_u64(bytes + 48);
     return PYKV_OK;
 }
 
@@ -352,10 +359,12 @@ static int load_trailer(struct loader *loader, struct checkpoint *out)
     if (size != TRAILER_SIZE + count * 16 + 4 || get_u32(bytes + size - 4) != crc32c(0, bytes, (size_t)size - 4) ||
         get_u64(bytes + 40) != loader->total || get_u64(bytes + 16) > SEQUENCE_MAX)
         return error_corrupt(loader->name, loader->offset, "the checkpoint's end does not verify");
-    out->counters = (struct shared_counters){ .position = get_u64(bytes + 8), .sequence = get_u64(bytes + 16),
-                                              .keys = get_u64(bytes + 24), .live_bytes = get_u64(bytes + 32) };
+    out->position = get_u64(bytes + 8);
+    out->sequence = get_u64(bytes + 16);
+    memset(out->ids, 0, SEGMENT_SLOT_COUNT * sizeof *out->ids);
     for (uint64_t i = 0; i < count; i++) {
         uint64_t id = get_u64(bytes + TRAILER_SIZE + i * 16);
+        out->ids[id % SEGMENT_SLOT_COUNT] = id;
         out->live_bytes[id % SEGMENT_SLOT_COUNT] = get_u64(bytes + TRAILER_SIZE + i * 16 + 8);
     }
     return PYKV_OK;
@@ -380,10 +389,10 @@ static int load_file(struct loader *loader, uint64_t id, struct checkpoint *out)
 {
     int status = PYKV_OK;
     for (int pass = 0; pass < 2 && status == PYKV_OK; pass++) {
-        loader->offset = loader->total = 0;
+        loader->offset = loader->total = loader->inserted = 0;
         status = load_header(loader, id, out);
         for (uint64_t shard = 0; shard < SHARD_COUNT && status == PYKV_OK; shard++)
-            status = load_shard(loader, shard, pass == 1);
+            status = load_shard(loader, shard, pass == 1 ? out : NULL);
         if (status == PYKV_OK)
             status = load_trailer(loader, out);
         if (status == PYKV_OK && pass == 0)
@@ -391,6 +400,7 @@ static int load_file(struct loader *loader, uint64_t id, struct checkpoint *out)
         if (status == PYKV_CORRUPT && pass == 1)
             forget_slots(loader->store);
     }
+    out->keys = loader->inserted;
     return status;
 }
 
@@ -433,10 +443,12 @@ static int newest_name(void *context, const char *name)
 int checkpoint_load(struct pykv_store *store, struct checkpoint *out)
 {
     struct newest newest = { .below = UINT64_MAX };
+    size_t size = SEGMENT_SLOT_COUNT * sizeof(uint64_t);
     *out = (struct checkpoint){ .id = 0 };
-    out->live_bytes = store->os->alloc(store->os, SEGMENT_SLOT_COUNT * sizeof *out->live_bytes);
+    out->live_bytes = store->os->alloc(store->os, 2 * size);
     if (out->live_bytes == NULL)
-        return error_no_memory(SEGMENT_SLOT_COUNT * sizeof *out->live_bytes);
+        return error_no_memory(2 * size);
+    out->ids = out->live_bytes + SEGMENT_SLOT_COUNT;
     for (;;) {
         newest.found = 0;
         int error = store->os->dir_list(store->os, store->dir, newest_name, &newest);

@@ -7,7 +7,7 @@
  *   mutexes of this process     may have been held: so they are taken before the fork, and released
  *                               in parent and child after it
  *   calls in flight             are those of threads that are gone: none are left
- *   the helper thread           is gone: the child's first write starts another
+ *   the helper threads          are gone: the child's first write starts others
  *   the lock file               is one open file description, shared with the parent: each would
  *                               look alive as long as the other is. The child opens it anew, takes a
  *                               process slot of its own, and only then closes what it inherited; so
@@ -79,9 +79,10 @@ static void begin_anew(struct pykv_store *store)
 {
     for (size_t i = 0; i < CALL_STRIPES; i++)
         atomic_store(&store->stripes[i].calls, 0);
-    atomic_store(&store->helper, NULL);
-    atomic_store(&store->helper_stop, 0);
-    atomic_store(&store->helper_due, !store->read_only);
+    atomic_store(&store->ahead.thread, NULL);
+    atomic_store(&store->keeper.thread, NULL);
+    atomic_store(&store->helpers_stop, 0);
+    atomic_store(&store->helpers_due, true);
     if (store->process.lock_fd >= 0 && join_anew(store) != PYKV_OK) {
         store_release(store);
         atomic_store(&store->closing, 2);

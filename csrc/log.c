@@ -101,11 +101,11 @@ static int next_id(const struct log *log, uint64_t *out)
                      SEGMENT_SLOT_COUNT - 1);
 }
 
-/* Create the file of segment `id`: header and first zeros. */
-static int segment_create(struct log *log, uint64_t id, uint64_t capacity)
+/* Create the file of segment `id`: header and, of one that is appended to in memory, first zeros. */
+static int segment_create(struct log *log, uint64_t id, enum segment_kind kind, uint64_t capacity, uint64_t birth)
 {
     const struct os *os = log->os;
-    struct segment_header header = { .kind = SEGMENT_LOG, .id = id, .capacity = capacity };
+    struct segment_header header = { .kind = kind, .id = id, .capacity = capacity, .birth = birth };
     uint8_t bytes[SEGMENT_HEADER_SIZE];
     char name[32];
     int fd = -1;
@@ -119,10 +119,11 @@ static int segment_create(struct log *log, uint64_t id, uint64_t capacity)
         return error_set(error == EEXIST ? PYKV_CONFLICT : error_os(error, name, 0, "create"), error,
                          name, 0, "cannot create %s: %s", name, strerror(error));
     uint64_t size = capacity < EXTEND_MIN ? capacity : EXTEND_MIN;
-    error = os->file_reserve(os, fd, 0, size);
+    if (kind == SEGMENT_LOG)
+        error = os->file_reserve(os, fd, 0, size);
     if (error == 0)
         error = os->file_write(os, fd, bytes, sizeof bytes, 0);
-    if (error == 0)
+    if (error == 0 && kind == SEGMENT_LOG)
         error = os->file_write(os, fd, log->zeros, (size_t)(size - sizeof bytes), sizeof bytes);
     (void)os->file_close(os, fd);
     if (error == 0)
@@ -131,27 +132,35 @@ static int segment_create(struct log *log, uint64_t id, uint64_t capacity)
     return error_os(error, name, 0, "extend");
 }
 
-/* Create and register a segment that nothing refers to yet. */
-static int segment_begin(struct log *log, uint64_t capacity, struct segment **out)
+/* As segments grow in number they grow in size, so that 4,095 of them hold whatever there is. */
+static uint64_t usual_capacity(const struct log *log)
+{
+    uint64_t used = 0, capacity = log->segment_size;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        used += atomic_load_explicit(&log->shared->segments[i].id, memory_order_relaxed) != 0;
+    for (; used > SEGMENT_SLOT_COUNT / 4 && capacity < (UINT64_C(1) << 30); used -= SEGMENT_SLOT_COUNT / 8)
+        capacity *= 2;
+    return capacity;
+}
+
+int log_begin(struct log *log, enum segment_kind kind, uint64_t least, struct segment **out)
 {
     struct shared *shared = log->shared;
-    uint64_t id = 0;
+    uint64_t id = 0, usual = usual_capacity(log), capacity = least > usual ? least : usual;
+    uint64_t birth = shared_sequence(shared);
     int status;
     do {    /* a file of that name is the leftover of one who died here: ids are never used twice */
         if ((status = next_id(log, &id)) != PYKV_OK)
             return status;
         shared->segment_id_next = id + 1;
-        status = segment_create(log, id, capacity);
+        status = segment_create(log, id, kind, capacity, birth);
     } while (status == PYKV_CONFLICT);
     if (status != PYKV_OK)
         return status;
 
     struct segment_entry *entry = entry_of(log, id);
-    entry->capacity = capacity;
-    entry->kind = SEGMENT_LOG;
-    atomic_store(&entry->length, 0);
-    atomic_store(&entry->live_bytes, 0);
-    atomic_store(&entry->synced, 0);
+    segment_enter(entry, kind, capacity, birth);
+    atomic_store(&entry->length, kind == SEGMENT_LOG ? 0 : SEGMENT_HEADER_SIZE);
     atomic_store_explicit(&entry->id, id, memory_order_release);
     status = log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), out);
     if (status != PYKV_OK) {
@@ -198,29 +207,16 @@ static void seal(struct log *log, uint64_t next)
                           memory_order_release);
 }
 
-/* As segments grow in number they grow in size, so that 4,095 of them hold whatever there is. */
-static uint64_t usual_capacity(const struct log *log)
-{
-    uint64_t used = 0, capacity = log->segment_size;
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
-        used += atomic_load_explicit(&log->shared->segments[i].id, memory_order_relaxed) != 0;
-    for (; used > SEGMENT_SLOT_COUNT / 4 && capacity < (UINT64_C(1) << 30); used -= SEGMENT_SLOT_COUNT / 8)
-        capacity *= 2;
-    return capacity;
-}
-
-int log_roll(struct log *log, uint64_t capacity)
+int log_roll(struct log *log, uint64_t least)
 {
     struct shared *shared = log->shared;
     struct segment *segment, *old = log->append;
     bool died;
-    uint64_t usual = usual_capacity(log);
-    capacity = capacity > usual ? capacity : usual;
     /* Crash note: dirty from here on, so that whoever comes after us clears away a segment that no
      * seal leads to yet. Left in the table, it would end the log at the next recovery. */
     uint64_t before = atomic_load(&shared->tail);
     atomic_store(&shared->writing_end, before == 0 ? 0 : before + RECORD_BARE_SIZE / RECORD_ALIGNMENT);
-    int status = segment_begin(log, capacity, &segment);
+    int status = log_begin(log, SEGMENT_LOG, least, &segment);
     if (status != PYKV_OK) {
         atomic_store(&shared->writing_end, before);
         return status;
@@ -233,7 +229,7 @@ int log_roll(struct log *log, uint64_t capacity)
             atomic_store(&entry_of(log, old->id)->length, 0);
         return status;      /* the new one stays unused: log_repair() or recovery removes it */
     }
-    uint64_t first = capacity < EXTEND_MIN ? capacity : EXTEND_MIN;
+    uint64_t first = segment->capacity < EXTEND_MIN ? segment->capacity : EXTEND_MIN;
     uint64_t tail = position_make(segment->id, SEGMENT_HEADER_SIZE);
     shared_lock_acquire(&shared->extend, log->process, &died);
     atomic_store(&shared->reserved, position_make(segment->id, first));
@@ -287,19 +283,13 @@ int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *positio
     return PYKV_OK;
 }
 
-int log_write(struct log *log, uint64_t offset, const void *bytes, size_t size)
-{
-    char name[32];
-    int error = log->os->file_write(log->os, log->append->fd, bytes, size, offset);
-    log_segment_name(log->append->id, name);
-    return error == 0 ? PYKV_OK : error_os(error, name, offset, "write");
-}
-
 void log_publish(struct log *log, uint64_t position, uint64_t size)
 {
     if (size <= LOG_DIRECT_SIZE)
         log->os->stored(log->os, log->append->fd, position_offset(position), log_memory(log, position), (size_t)size);
     uint64_t tail = position + size / RECORD_ALIGNMENT;
+    uint64_t written = atomic_load_explicit(&log->shared->written_bytes, memory_order_relaxed);
+    atomic_store_explicit(&log->shared->written_bytes, written + size, memory_order_relaxed);
     atomic_store_explicit(&log->shared->tail, tail, memory_order_release);
     atomic_store_explicit(&log->shared->writing_end, tail, memory_order_release);
 }

@@ -41,8 +41,9 @@ struct log {
     struct segment *append;     /* (W) the active one, */
     uint8_t *append_base;       /* (W) mapped writable; its own mapping, or with `pread` one of ours, */
     size_t append_size;         /* (W) of this size */
-    struct segment *retired;
-    pthread_mutex_t mutex;      /* of `segments` and `retired` */
+    struct segment *retired;    /* no longer in `segments`, but calls may be reading them; */
+    struct segment *leaving;    /* of these, the ones that log_retire() told of */
+    pthread_mutex_t mutex;      /* of `segments`, `retired` and `leaving` */
     uint8_t *zeros;             /* LOG_DIRECT_SIZE bytes */
 };
 
@@ -69,6 +70,10 @@ int segment_read(const struct log *log, const struct segment *segment, void *byt
 /* Open it anew at the next use: its file has changed. Only while nobody else reads the log. */
 void log_forget(struct log *log, uint64_t id);
 void segment_release(struct segment *segment);      /* drop a reference */
+/* Give up what this process has of segments that were removed, so that the disk gets their space back.
+ * True if there is some: once every call that had begun by now has ended, log_retire_end() lets go of it. */
+bool log_retire(struct log *log);
+void log_retire_end(struct log *log);
 /* Bytes of the segment that hold records: up to the tail, or to where it was sealed. */
 uint64_t log_limit(const struct log *log, const struct segment *segment);
 
@@ -106,15 +111,16 @@ static inline uint8_t *log_memory(const struct log *log, uint64_t position)
 {
     return log->append_base + position_offset(position);
 }
-/* (W) Write bytes of a longer one through the file. */
-int log_write(struct log *log, uint64_t offset, const void *bytes, size_t size);
 /* (W) Put the frame into the log: the point from which it counts. */
 void log_publish(struct log *log, uint64_t position, uint64_t size);
 /* (W) After a death: zero what the dead writer may have left behind the tail, and undo a half-made
  * segment. */
 int log_repair(struct log *log);
-/* (W) Begin a new active segment, with no predecessor (`tail` 0) or after sealing the present one. */
-int log_roll(struct log *log, uint64_t capacity);
+/* (W) Begin a new active segment of `least` bytes or more, with no predecessor (`tail` 0) or after
+ * sealing the present one. */
+int log_roll(struct log *log, uint64_t least);
+/* (W) Make and register a segment of `least` bytes or more that nothing refers to yet. */
+int log_begin(struct log *log, enum segment_kind kind, uint64_t least, struct segment **out);
 
 /* Reserve and zero ahead of the tail, and protect mappings of sealed segments: the helper's work. */
 void log_extend_ahead(struct log *log);
@@ -139,6 +145,8 @@ struct log_walk {
     void *context;
 };
 int log_walk(struct log_walk *walk);
+/* Whether a segment's last record is its SEAL: then it was ended on purpose, and trimmed after its sync. */
+int log_ends_in_seal(struct log *log, uint64_t id, bool *out);
 /* Move walk->offset from a damaged place to the next frame that verifies, or to the limit. In bytes that
  * were made to look like records everywhere it stops checking long ones, and may pass over some. */
 int log_walk_resync(struct log_walk *walk);

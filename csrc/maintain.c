@@ -1,10 +1,15 @@
 /* maintain.c -- what is done beside the calls: zeroing ahead of the tail, the sync of the interval,
- * the sync and trim of sealed segments, checkpoints. A helper thread of the process does it, asleep
- * until a writer finds something due. Where there can be no thread, writers do it themselves. */
+ * the sync and trim of sealed segments, checkpoints, compaction. Two helper threads of the process do
+ * it, asleep until a writer finds something due. Where there can be none, writers do it themselves. */
 #include "store.h"
 
 #define AHEAD_MIN (UINT64_C(32) << 10)
 #define IDLE_MS 1000u
+#define QUIET_MS 2000u          /* without a write, after which a store is tidied up */
+#define LEAVING_MS 2u
+#define HOLD_SIZE (UINT64_C(64) << 10)
+#define PRESSURE_SOME 500u      /* thousandths: from here on writers wait a moment now and then, */
+#define PRESSURE_FULL 1000u     /* and from here on until there is room */
 #define SEALED_MAX 24u          /* segments not yet durable, each of which costs a descriptor */
 
 enum { ASLEEP = 0, AWAKE = 1 };
@@ -37,14 +42,12 @@ static bool sealed_many(const struct pykv_store *store)
                position_segment(atomic_load_explicit(&shared->durable, memory_order_relaxed)) > SEALED_MAX;
 }
 
-/* Bytes of log since the last checkpoint, more or less: segments are about as long as each other. */
+/* The log has grown by as much as the checkpoint will have. */
 static bool checkpoint_due(const struct pykv_store *store)
 {
     const struct shared *shared = store->shared;
-    uint64_t tail = atomic_load_explicit(&shared->tail, memory_order_relaxed);
-    uint64_t last = atomic_load_explicit(&shared->checkpoint_position, memory_order_relaxed);
-    uint64_t segments = position_segment(tail) - position_segment(last);
-    uint64_t grown = segments * store->options.segment_size + position_offset(tail) - position_offset(last);
+    uint64_t grown = atomic_load_explicit(&shared->written_bytes, memory_order_relaxed) -
+                     atomic_load_explicit(&shared->checkpoint_written, memory_order_relaxed);
     return grown >= store->options.segment_size / 2 && grown >= keydir_memory_size(store->keydir);
 }
 
@@ -84,45 +87,107 @@ static void protect(struct pykv_store *store)
     }
 }
 
-static void work_shared(struct pykv_store *store)
+/* Sync, list and trim what was sealed. The caller holds the maintain lock. */
+static void settle_sealed(struct pykv_store *store)
 {
-    bool died;
-    if ((!sealed_due(store) && !checkpoint_due(store) && !store_sweep_due(store)) ||
-        !shared_lock_try(&store->shared->maintain, &store->process, &died))
+    if (!sealed_due(store))
         return;
-    if (sealed_due(store)) {
-        protect(store);
-        if (store_sync_sealed(store) == PYKV_OK && store_write_manifest(store) == PYKV_OK)
-            trim(store);
+    protect(store);
+    if (store_sync_sealed(store) == PYKV_OK && store_write_manifest(store) == PYKV_OK)
+        trim(store);
+}
+
+/* Between two slices of compaction. While there is little pressure it works half of the time. */
+static int between_slices(struct pykv_store *store)
+{
+    uint64_t now = store->os->monotonic_ns(store->os);
+    if (atomic_load(&store->helpers_stop) != 0 || store_refused(store) != PYKV_OK)
+        return PYKV_CLOSED;
+    settle_sealed(store);
+    if (store->slice_ns == 0)
+        store->slice_ns = now;
+    uint64_t worked_ms = (now - store->slice_ns) / 1000000;
+    if (worked_ms >= 1) {
+        if (atomic_load(&store->shared->pressure) < PRESSURE_SOME)
+            store->os->wait(store->os, (const uint32_t *)&store->helpers_stop, 0, worked_ms > 10 ? 10u : (uint32_t)worked_ms);
+        store->slice_ns = store->os->monotonic_ns(store->os);
     }
+    return PYKV_OK;
+}
+
+/* What one process does for all. True if there is more of it. */
+static bool work_shared(struct pykv_store *store)
+{
+    bool died, more = false;
+    if ((!sealed_due(store) && !checkpoint_due(store) && !store_sweep_due(store) && !compact_due(store)) ||
+        !shared_lock_try(&store->shared->maintain, &store->process, &died))
+        return false;
+    settle_sealed(store);
     if (checkpoint_due(store))
         (void)checkpoint_write(store);
     if (store_sweep_due(store))
         store_sweep(store);
+    if (compact_due(store)) {
+        store->slice_ns = 0;
+        more = compact(store, between_slices) == PYKV_OK;
+    }
     shared_lock_release(&store->shared->maintain, &store->process);
+    return more;
 }
 
-static void work(struct pykv_store *store)
+/* Let go of segments that were removed, once each thread has been seen outside of any call since they left
+ * our table. True if some are still to go. */
+static bool retire_segments(struct pykv_store *store, uint32_t *seen)
 {
-    if (store_refused(store) != PYKV_OK)
-        return;
-    if (ahead_due(store))
-        log_extend_ahead(&store->log);
+    const uint32_t all = (1u << CALL_STRIPES) - 1;
+    if (store->log.leaving == NULL)
+        *seen = 0;
+    if (!log_retire(&store->log))
+        return false;
+    for (uint32_t i = 0; i < CALL_STRIPES; i++)
+        if (atomic_load(&store->stripes[i].calls) == 0)
+            *seen |= 1u << i;
+    if (*seen != all)
+        return true;
+    log_retire_end(&store->log);
+    *seen = 0;
+    return log_retire(&store->log);
+}
+
+static bool keep(struct pykv_store *store)
+{
+    if (store->read_only || store_refused(store) != PYKV_OK)
+        return false;
     if (shared_pinned(store->shared))
         shared_unpin_dead(store->shared, &store->process);
-    work_shared(store);
+    return work_shared(store);
 }
 
-/* ---- The helper ---- */
+/* ---- The helpers ----
+ *
+ * One that must be quick, so that no writer has to zero what it is about to write, and one that does all
+ * that takes its time: syncs of sealed segments, checkpoints, sweeps, compaction. */
 
-static void run(void *context)
+static void sleep_on(struct pykv_store *store, struct helper *helper, uint32_t ms)
+{
+    if (atomic_load(&store->helpers_stop) == 0)
+        store->os->wait(store->os, (const uint32_t *)&helper->word, ASLEEP, ms);
+}
+
+/* Inside store_enter(), since a segment that it found must not go while it is at it. */
+static void run_ahead(void *context)
 {
     struct pykv_store *store = context;
     uint64_t synced_ns = store->os->monotonic_ns(store->os);
-    while (atomic_load(&store->helper_stop) == 0) {
-        atomic_store(&store->helper_word, ASLEEP);
-        work(store);
+    while (atomic_load(&store->helpers_stop) == 0) {
         uint32_t sleep_ms = IDLE_MS;
+        atomic_store(&store->ahead.word, ASLEEP);
+        if (store_refused(store) != PYKV_OK || store_enter(store) != PYKV_OK) {
+            sleep_on(store, &store->ahead, sleep_ms);
+            continue;
+        }
+        if (ahead_due(store))
+            log_extend_ahead(&store->log);
         if (store->options.durability == PYKV_DURABILITY_INTERVAL) {
             uint64_t now = store->os->monotonic_ns(store->os), interval = (uint64_t)store->options.interval_ms * 1000000;
             if (now - synced_ns >= interval) {
@@ -133,54 +198,125 @@ static void run(void *context)
             uint64_t left = (synced_ns + interval - now) / 1000000 + 1;
             sleep_ms = left < IDLE_MS ? (uint32_t)left : IDLE_MS;
         }
-        if (atomic_load(&store->helper_stop) == 0)
-            store->os->wait(store->os, (const uint32_t *)&store->helper_word, ASLEEP, sleep_ms);
+        store_leave(store);
+        sleep_on(store, &store->ahead, sleep_ms);
     }
 }
 
-int maintain_start(struct pykv_store *store)
+static void run_keeper(void *context)
+{
+    struct pykv_store *store = context;
+    uint64_t seen = 0, since_ns = 0;
+    uint32_t stripes_seen = 0;
+    while (atomic_load(&store->helpers_stop) == 0) {
+        atomic_store(&store->keeper.word, ASLEEP);
+        bool more = keep(store);
+        bool leaving = retire_segments(store, &stripes_seen);
+        uint64_t now = store->os->monotonic_ns(store->os), version = shared_sequence(store->shared);
+        if (version != seen) {
+            seen = version;
+            since_ns = now;
+        }
+        atomic_store(&store->idle, now - since_ns >= (uint64_t)QUIET_MS * 1000000);
+        if (!more)
+            sleep_on(store, &store->keeper, leaving ? LEAVING_MS : IDLE_MS);
+    }
+}
+
+static void start(struct pykv_store *store, struct helper *helper, void (*run)(void *context))
 {
     void *thread = NULL;
     /* Not having a thread is no failure: see maintain_nudge(). */
     if (store->os->thread_start(store->os, run, store, &thread) == 0)
-        atomic_store(&store->helper, thread);
-    return PYKV_OK;
+        atomic_store(&helper->thread, thread);
+}
+
+/* Who only reads has nothing to keep, but gives up segments that were removed. */
+void maintain_start(struct pykv_store *store)
+{
+    if (!store->read_only)
+        start(store, &store->ahead, run_ahead);
+    start(store, &store->keeper, run_keeper);
+}
+
+static void stop(struct pykv_store *store, struct helper *helper)
+{
+    void *thread = atomic_load(&helper->thread);
+    if (thread == NULL)
+        return;
+    atomic_store(&helper->word, AWAKE);
+    store->os->wake(store->os, (const uint32_t *)&helper->word, true);
+    store->os->thread_join(store->os, thread);
+    atomic_store(&helper->thread, NULL);
 }
 
 void maintain_stop(struct pykv_store *store)
 {
-    void *helper = atomic_load(&store->helper);
-    if (helper == NULL)
-        return;
-    atomic_store(&store->helper_stop, 1);
-    atomic_store(&store->helper_word, AWAKE);
-    store->os->wake(store->os, (const uint32_t *)&store->helper_word, true);
-    store->os->thread_join(store->os, helper);
-    atomic_store(&store->helper, NULL);
+    atomic_store(&store->helpers_stop, 1);
+    store->os->wake(store->os, (const uint32_t *)&store->helpers_stop, true);
+    stop(store, &store->ahead);
+    stop(store, &store->keeper);
 }
 
-static void wake_helper(struct pykv_store *store)
+static void wake(struct pykv_store *store, struct helper *helper)
 {
     uint32_t asleep = ASLEEP;
-    if (atomic_compare_exchange_strong(&store->helper_word, &asleep, AWAKE))
-        store->os->wake(store->os, (const uint32_t *)&store->helper_word, false);
+    if (atomic_compare_exchange_strong(&helper->word, &asleep, AWAKE))
+        store->os->wake(store->os, (const uint32_t *)&helper->word, false);
+}
+
+/* Dead space is about to outgrow its bound: wait a moment for each 64 KiB that we write, and in the end
+ * until there is room, though for no longer than a second, since compaction may be unable to go on. */
+static void hold_back(struct pykv_store *store)
+{
+    const struct shared *shared = store->shared;
+    uint64_t here = atomic_load_explicit(&shared->tail, memory_order_relaxed) / (HOLD_SIZE / RECORD_ALIGNMENT);
+    if (atomic_exchange(&store->held_at, here) == here)
+        return;
+    for (uint32_t waited = 0; waited < 1000; waited += 10) {
+        uint32_t pressure = atomic_load(&shared->pressure);
+        if (pressure < PRESSURE_SOME || atomic_load(&store->closing) != 0)
+            return;
+        wake(store, &store->keeper);
+        if (pressure < PRESSURE_FULL) {
+            store->os->wait(store->os, (const uint32_t *)&shared->pressure, pressure, 1);
+            return;
+        }
+        store->os->wait(store->os, (const uint32_t *)&shared->pressure, pressure, 10);
+    }
+}
+
+/* In the place of helpers that could not be had. */
+static void work_alone(struct pykv_store *store)
+{
+    if (store_refused(store) != PYKV_OK)
+        return;
+    if (ahead_due(store))
+        log_extend_ahead(&store->log);
+    (void)keep(store);
+    if (interval_due(store))
+        (void)store_sync_to(store, atomic_load(&store->shared->tail));
 }
 
 void maintain_nudge(struct pykv_store *store)
 {
-    if (__builtin_expect(atomic_load_explicit(&store->helper_due, memory_order_relaxed), 0) &&
-        atomic_exchange(&store->helper_due, false))
-        (void)maintain_start(store);
-    if (__builtin_expect(!ahead_due(store) && !sealed_due(store) && !checkpoint_due(store), 1) &&
-        (atomic_load_explicit(&store->helper, memory_order_relaxed) != NULL || !interval_due(store)))
+    if (__builtin_expect(atomic_load_explicit(&store->helpers_due, memory_order_relaxed), 0) &&
+        atomic_exchange(&store->helpers_due, false))
+        maintain_start(store);
+    bool keeper_due = sealed_due(store) || checkpoint_due(store);
+    if (__builtin_expect(atomic_load_explicit(&store->shared->pressure, memory_order_relaxed) >= PRESSURE_SOME, 0))
+        hold_back(store);
+    if (__builtin_expect(!ahead_due(store) && !keeper_due, 1) &&
+        (atomic_load_explicit(&store->ahead.thread, memory_order_relaxed) != NULL || !interval_due(store)))
         return;
-    if (atomic_load_explicit(&store->helper, memory_order_relaxed) == NULL) {
-        work(store);
-        if (interval_due(store))
-            (void)store_sync_to(store, atomic_load(&store->shared->tail));
+    if (atomic_load_explicit(&store->keeper.thread, memory_order_relaxed) == NULL ||
+        atomic_load_explicit(&store->ahead.thread, memory_order_relaxed) == NULL) {
+        work_alone(store);
         return;
     }
-    wake_helper(store);
+    wake(store, &store->ahead);
+    if (keeper_due)
+        wake(store, &store->keeper);
     if (sealed_many(store))
         (void)store_sync_sealed(store);
 }
@@ -189,8 +325,8 @@ void maintain_sweep(struct pykv_store *store)
 {
     if (!store_sweep_due(store))
         return;
-    if (atomic_load_explicit(&store->helper, memory_order_relaxed) == NULL)
-        work(store);
+    if (atomic_load_explicit(&store->keeper.thread, memory_order_relaxed) == NULL)
+        (void)keep(store);
     else
-        wake_helper(store);
+        wake(store, &store->keeper);
 }

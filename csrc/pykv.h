@@ -85,6 +85,8 @@ struct pykv_options {
                                   * existing store keeps the mode that it has, that of its lock file */
     uint64_t segment_size;       /* bytes of a segment: 64 KiB to 1 GiB; 0: 128 MiB */
     uint64_t disk_size_max;      /* bytes of all segments; 0: no limit but the disk's */
+    uint32_t space_percent;      /* of the live bytes, that all files may have together, beside two
+                                  * segments: 110 to 10,000; 0: 200 */
     uint64_t expected_keys;      /* sizes the keydir beforehand; 0: grow as needed */
 };
 

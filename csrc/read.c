@@ -4,8 +4,9 @@
  *   a record newer than the sequence it noted: the batch is not wholly visible yet, or became so
  *       meanwhile; the record names the one it replaces, and the reader steps back to it;
  *   a slot that moved while it looked: keydir_probe_moved() tells, and it looks again;
- *   a record that does not verify: damage, if the slot still points there; else the reader was
- *       overtaken, and looks again. */
+ *   a record that does not verify, or is not there: damage, if the slot still points there; else the
+ *       reader was overtaken, and looks again. A segment on the way back may have been removed too,
+ *       unless the instant is pinned: then a present read takes a newer instant. */
 #include <string.h>
 
 #include "rows.h"
@@ -106,14 +107,27 @@ int store_find(struct pykv_store *store, uint64_t sequence, uint64_t hash, const
     return status;
 }
 
+/* What `key` has now. Damage is none if a segment was removed while we looked. */
+static int find_now(struct pykv_store *store, uint64_t hash, const uint8_t *key, size_t key_size,
+                    struct log_reader *reader, struct record *out)
+{
+    for (;;) {
+        uint64_t removals = atomic_load(&store->shared->removals);
+        int status = store_find(store, shared_sequence(store->shared), hash, key, key_size, reader, out);
+        if (__builtin_expect(status != PYKV_CORRUPT, 1) || atomic_load(&store->shared->removals) == removals)
+            return status;
+    }
+}
+
 /* The record that `key` had at the snapshot's instant (NULL: has now), not expired. */
 static int find_live(struct pykv_store *store, const struct pykv_snapshot *snapshot, uint64_t hash, const uint8_t *key,
                      size_t key_size, struct log_reader *reader, struct record *out)
 {
-    uint64_t sequence = snapshot == NULL ? shared_sequence(store->shared) : snapshot->instant.sequence;
-    int status = store_find(store, sequence, hash, key, key_size, reader, out);
-    if (status == PYKV_NOT_FOUND && snapshot != NULL)
-        return (status = snapshot_check(snapshot)) == PYKV_OK ? PYKV_NOT_FOUND : status;
+    int status = snapshot == NULL
+                     ? find_now(store, hash, key, key_size, reader, out)
+                     : store_find(store, snapshot->instant.sequence, hash, key, key_size, reader, out);
+    if ((status == PYKV_NOT_FOUND || status == PYKV_CORRUPT) && snapshot != NULL)
+        return snapshot_check(snapshot, status);
     if (status != PYKV_OK || (out->flags & RECORD_EXPIRY) == 0)
         return status;
     uint64_t now_ms = snapshot == NULL ? store->os->wall_ms(store->os) : snapshot->now_ms;

@@ -20,12 +20,14 @@ struct recovery {
     struct pykv_store *store;
     struct manifest manifest;
     bool has_manifest;
-    uint64_t *ids;                  /* of the segments that count, ascending; behind them of those
+    uint64_t *ids;                  /* of the segments of the log that count, ascending; behind them of those
                                      * that were never used: removed when the manifest says so */
     size_t count, all, capacity;
+    uint64_t *compacted;            /* of those that compaction wrote and finished, ascending; among `ids` no more */
+    size_t compacted_count;
     uint64_t id_max;                /* of all names ever seen */
     struct checkpoint checkpoint;
-    bool has_checkpoint, counting;
+    bool has_checkpoint;
     struct replay replay;
     uint64_t durable;               /* the log up to here must be whole */
     uint64_t position;              /* end of the valid log */
@@ -65,6 +67,12 @@ static const struct manifest_segment *listed(const struct recovery *recovery, ui
         if (recovery->manifest.segments[i].id == id)
             return &recovery->manifest.segments[i];
     return NULL;
+}
+
+static bool is_sealed(const struct recovery *recovery, uint64_t id)
+{
+    const struct manifest_segment *known = listed(recovery, id);
+    return known != NULL && known->length != 0;
 }
 
 /* A segment that the manifest does not list, though it was written later, was already given up. */
@@ -153,12 +161,31 @@ static int register_segment(struct recovery *recovery, uint64_t id, const struct
         atomic_fetch_add(&recovery->store->damaged_records, 1);
     }
     uint64_t length = known != NULL && known->length != 0 && known->length < size ? known->length : size;
-    entry->capacity = header->capacity;
-    entry->kind = header->kind;
+    segment_enter(entry, header->kind, header->capacity, header->birth);
     atomic_store(&entry->length, length);
     atomic_store(&entry->synced, known != NULL && known->length != 0);
     atomic_store(&entry->id, id);
     return PYKV_OK;
+}
+
+/* What compaction wrote counts if the manifest lists it, as it does before anything is removed that was
+ * copied from; without one, as far as it is whole. */
+static bool unfinished(const struct recovery *recovery, uint64_t id)
+{
+    const struct manifest_segment *known = listed(recovery, id);
+    return recovery->has_manifest && (known == NULL || known->length == 0);
+}
+
+/* Take ids[i] out, and keep it where it counts: 0 for what is to be forgotten. */
+static void take_compacted(struct recovery *recovery, size_t *i, bool counts)
+{
+    uint64_t id = recovery->ids[*i];
+    recovery->count--;
+    recovery->all--;
+    memmove(recovery->ids + *i, recovery->ids + *i + 1, (recovery->all - *i) * sizeof id);
+    --*i;
+    if (counts)
+        recovery->compacted[recovery->compacted_count++] = id;
 }
 
 /* Move ids[i] to the front, those that do not count behind it. */
@@ -178,6 +205,9 @@ static int register_segments(struct recovery *recovery)
     size_t kept = 0;
     if (identity)
         set_identity(store, recovery->manifest.store_id, recovery->manifest.hash_key);
+    recovery->compacted = store->os->alloc(store->os, (recovery->count + 1) * sizeof *recovery->compacted);
+    if (recovery->compacted == NULL)
+        return error_no_memory((recovery->count + 1) * sizeof *recovery->compacted);
     for (size_t i = 0; i < recovery->count; i++) {
         struct segment_header header;
         uint64_t id = recovery->ids[i], size = 0;
@@ -186,13 +216,25 @@ static int register_segments(struct recovery *recovery)
             set_identity(store, header.store_id, header.hash_key);
             identity = true;
         }
+        bool compacted = status == PYKV_OK && header.kind == SEGMENT_COMPACTED;
+        if (compacted && unfinished(recovery, id)) {
+            take_compacted(recovery, &i, false);
+            continue;
+        }
         if (status == PYKV_OK)
             status = register_segment(recovery, id, &header, size);
+        if (status == PYKV_OK && compacted) {
+            take_compacted(recovery, &i, true);
+            continue;
+        }
         if (status == PYKV_OK) {
             keep_id(recovery, &kept, i);
             continue;
         }
-        bool durable = recovery->has_manifest && position_make(id, SEGMENT_HEADER_SIZE) < recovery->manifest.durable;
+        /* Of a number that the manifest lists as finished all was durable; of others, what lies before its
+         * durable point. */
+        bool durable = recovery->has_manifest && (is_sealed(recovery, id) ||
+                       position_make(id, SEGMENT_HEADER_SIZE) < recovery->manifest.durable);
         if (status != PYKV_CORRUPT || (durable && !store->options.repair))
             return status;
         if (durable)
@@ -204,58 +246,16 @@ static int register_segments(struct recovery *recovery)
 
 /* ---- Replay ---- */
 
-static bool is_sealed(const struct recovery *recovery, uint64_t id)
-{
-    const struct manifest_segment *known = listed(recovery, id);
-    return known != NULL && known->length != 0;
-}
-
-/* Without a manifest: a file that ends in its SEAL was trimmed, and trimming follows its sync. */
-static int ends_in_seal(struct recovery *recovery, uint64_t id, bool *out)
-{
-    struct pykv_store *store = recovery->store;
-    struct log_walk walk = { .log = &store->log };
-    int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
-    *out = false;
-    if (status != PYKV_OK)
-        return status;
-    uint64_t length = log_limit(&store->log, walk.segment);
-    uint8_t bytes[RECORD_BARE_SIZE];
-    struct record record;
-    if (length < SEGMENT_HEADER_SIZE + RECORD_BARE_SIZE || length % RECORD_ALIGNMENT != 0)
-        return PYKV_OK;
-    uint64_t offset = length - RECORD_BARE_SIZE;
-    status = segment_read(&store->log, walk.segment, bytes, sizeof bytes, offset);
-    *out = status == PYKV_OK && record_decode(bytes, sizeof bytes, &record) == PYKV_OK &&
-           record.flags & RECORD_SEAL && record_verify(bytes, sizeof bytes, record_seed(walk.segment->seed, offset));
-    return status == PYKV_CORRUPT ? PYKV_OK : status;
-}
-
-/* From here on the checkpoint's counters hold, and every record counts. */
-static void start_counting(struct recovery *recovery)
-{
-    struct shared *shared = recovery->store->shared;
-    recovery->counting = true;
-    if (!recovery->has_checkpoint)
-        return;
-    recovery->replay.counters = recovery->checkpoint.counters;
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
-        atomic_store(&shared->segments[i].live_bytes, recovery->checkpoint.live_bytes[i]);
-}
-
 static int each_record(void *context, const struct record *record, uint64_t location)
 {
     struct recovery *recovery = context;
     struct pykv_store *store = recovery->store;
     if (recovery->has_checkpoint) {
         uint64_t id = atomic_load(&store->shared->segments[location_slot(location)].id);
-        uint64_t position = position_make(id, location_offset(location));
         /* A manifest older than the checkpoint leads to segments before its start. Their records are
          * in it; or they are not because the key was deleted, and must not come back. */
-        if (position < recovery->checkpoint.start)
+        if (position_make(id, location_offset(location)) < recovery->checkpoint.start)
             return PYKV_OK;
-        if (!recovery->counting && position >= recovery->checkpoint.counters.position)
-            start_counting(recovery);
     }
     if (record->flags & (RECORD_MARK | RECORD_SEAL)) {
         if (record->sequence > recovery->replay.counters.sequence)
@@ -326,7 +326,7 @@ static int check_unused(struct recovery *recovery)
         int status = next == recovery->count || !marks ? PYKV_OK : find_proof(recovery, next, 0, &end);
         bool proven = marks = end != 0;
         for (; !recovery->has_manifest && next < recovery->count && status == PYKV_OK && !proven; next++)
-            status = ends_in_seal(recovery, recovery->ids[next], &proven);
+            status = log_ends_in_seal(&recovery->store->log, recovery->ids[next], &proven);
         if (status == PYKV_OK && proven)
             status = replay_damage(recovery->store, id, 0, "the segment header does not verify");
         if (status != PYKV_OK)
@@ -370,8 +370,7 @@ static int replay_tail(struct recovery *recovery, size_t index)
         int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
         if (status != PYKV_OK)
             return status;
-        bool start_here = recovery->has_checkpoint && position_segment(recovery->checkpoint.start) == id;
-        walk.offset = start_here ? position_offset(recovery->checkpoint.start) : SEGMENT_HEADER_SIZE;
+        walk.offset = replay_offset(&recovery->replay, id);
         walk.limit = log_limit(&store->log, walk.segment);
         walk.loose_end = walk.wasted = 0;
         bool judged = false;
@@ -414,11 +413,7 @@ static int replay_tail(struct recovery *recovery, size_t index)
             drop_unused(recovery, index + 1);
         if (++index == recovery->count)
             break;
-        /* Listed one behind the other: a recovery put this one in the place of one that was never used. */
-        const struct manifest_segment *known = listed(recovery, id);
-        bool follows = is_sealed(recovery, id) && known + 1 < recovery->manifest.segments + recovery->manifest.count &&
-                       known[1].id == recovery->ids[index];
-        if (recovery->ids[index] != next && !follows)
+        if (recovery->ids[index] != next)
             break;
     }
     /* A durable point at the very beginning of a segment says nothing about that one. */
@@ -431,45 +426,95 @@ static int replay_tail(struct recovery *recovery, size_t index)
 
 /* ---- The whole log ---- */
 
+/* What the checkpoint counted, of the segments that are still there. */
+static void adopt_checkpoint(struct recovery *recovery)
+{
+    struct shared *shared = recovery->store->shared;
+    recovery->replay.checkpoint = &recovery->checkpoint;
+    recovery->replay.counters.keys = recovery->checkpoint.keys;
+    recovery->replay.counters.sequence = recovery->checkpoint.sequence;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        if (recovery->checkpoint.ids[i] != 0 && atomic_load(&shared->segments[i].id) == recovery->checkpoint.ids[i])
+            atomic_store(&shared->segments[i].live_bytes, recovery->checkpoint.live_bytes[i]);
+}
+
+static int ignore(void *context, const struct record *record, uint64_t location)
+{
+    (void)context;
+    (void)record;
+    (void)location;
+    return PYKV_OK;
+}
+
+/* Without a manifest. What compaction did not get to end counts up to its first hole, if nothing is whole
+ * behind it: what it was copied from is there still. */
+static int cut_compacted(struct recovery *recovery, uint64_t id)
+{
+    struct log *log = &recovery->store->log;
+    struct log_walk walk = { .log = log, .each = ignore, .offset = SEGMENT_HEADER_SIZE };
+    bool sealed;
+    int status = log_ends_in_seal(log, id, &sealed);
+    if (status == PYKV_OK && !sealed)
+        status = log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
+    if (status != PYKV_OK || sealed)
+        return status;
+    walk.limit = log_limit(log, walk.segment);
+    status = log_walk(&walk);
+    uint64_t hole = walk.offset;
+    if (status == PYKV_CORRUPT)
+        status = log_walk_resync(&walk);
+    if (status == PYKV_OK && walk.offset == walk.limit)
+        atomic_store(&recovery->store->shared->segments[id % SEGMENT_SLOT_COUNT].length, hole);
+    return status;
+}
+
+/* How many segments from the front are whole by what is known of them. */
+static int count_sealed(struct recovery *recovery, size_t *out)
+{
+    for (*out = 0; *out < recovery->count; ++*out) {
+        bool whole = is_sealed(recovery, recovery->ids[*out]);
+        int status = recovery->has_manifest ? PYKV_OK : log_ends_in_seal(&recovery->store->log, recovery->ids[*out], &whole);
+        if (status != PYKV_OK || !whole)
+            return status;
+    }
+    return PYKV_OK;
+}
+
 static int replay_log(struct recovery *recovery)
 {
     struct pykv_store *store = recovery->store;
-    size_t first = 0, sealed = 0;
+    struct replay *replay = &recovery->replay;
+    size_t first = 0, first_compacted = 0, sealed;
     int status = checkpoint_load(store, &recovery->checkpoint);
     if (status != PYKV_OK && status != PYKV_NOT_FOUND)
         return status;
     recovery->has_checkpoint = status == PYKV_OK;
     recovery->durable = recovery->has_manifest ? recovery->manifest.durable : 0;
-    if (recovery->has_checkpoint && recovery->checkpoint.counters.position > recovery->durable)
-        recovery->durable = recovery->checkpoint.counters.position;
-    if (!recovery->has_checkpoint)
-        start_counting(recovery);
-
-    for (bool whole = true; sealed < recovery->count; sealed++) {
-        uint64_t id = recovery->ids[sealed];
-        whole = is_sealed(recovery, id);
-        status = recovery->has_manifest ? PYKV_OK : ends_in_seal(recovery, id, &whole);
-        if (status != PYKV_OK)
-            return status;
-        if (!whole)
-            break;
-    }
-    if (!recovery->has_checkpoint) {
-        status = replay_segments(&recovery->replay, recovery->ids, sealed);
-        if (status != PYKV_OK)
-            return status;
-    } else {    /* little is left to do, and in order */
+    if (recovery->has_checkpoint) {
+        adopt_checkpoint(recovery);
+        if (recovery->checkpoint.position > recovery->durable)
+            recovery->durable = recovery->checkpoint.position;
         while (first < recovery->count && recovery->ids[first] < position_segment(recovery->checkpoint.start))
             first++;
+        while (first_compacted < recovery->compacted_count &&
+               recovery->compacted[first_compacted] < recovery->checkpoint.segment_id_next)
+            first_compacted++;
     }
-    size_t tail = recovery->has_checkpoint && first < sealed ? first : sealed;
-    if (tail < recovery->count)
-        status = replay_tail(recovery, tail);
-    else if (recovery->count > 0)
-        recovery->position = position_make(recovery->ids[recovery->count - 1],
-                                           atomic_load(&store->shared->segments[recovery->ids[recovery->count - 1] % SEGMENT_SLOT_COUNT].length));
-    if (status == PYKV_OK && !recovery->counting)
-        start_counting(recovery);
+    status = count_sealed(recovery, &sealed);
+    for (size_t i = 0; i < recovery->compacted_count && status == PYKV_OK && !recovery->has_manifest; i++)
+        status = cut_compacted(recovery, recovery->compacted[i]);
+    if (status != PYKV_OK)
+        return status;
+    if (first < sealed)
+        status = replay_segments(replay, recovery->ids + first, sealed - first);
+    if (status == PYKV_OK)
+        status = replay_segments(replay, recovery->compacted + first_compacted, recovery->compacted_count - first_compacted);
+    if (status == PYKV_OK && sealed < recovery->count)
+        return replay_tail(recovery, sealed);
+    if (recovery->count > 0) {
+        uint64_t last = recovery->ids[recovery->count - 1];
+        recovery->position = position_make(last, atomic_load(&store->shared->segments[last % SEGMENT_SLOT_COUNT].length));
+    }
     return status;
 }
 
@@ -613,6 +658,9 @@ static int finish(struct recovery *recovery)
     struct shared *shared = store->shared;
     int status = PYKV_OK;
     recovery->replay.counters.position = recovery->position;
+    recovery->replay.counters.live_bytes = 0;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        recovery->replay.counters.live_bytes += atomic_load(&shared->segments[i].live_bytes);
     shared_counters_publish(shared, &recovery->replay.counters);
     store_sweep_locked(store);
     atomic_store(&shared->checkpoint_start, recovery->has_checkpoint ? recovery->checkpoint.start : 0);
@@ -628,9 +676,9 @@ static int finish(struct recovery *recovery)
     recovery->replay.counters.position = atomic_load(&shared->tail);
     shared_counters_publish(shared, &recovery->replay.counters);
     atomic_store(&shared->checkpoint_id, recovery->checkpoint.id);
-    atomic_store(&shared->checkpoint_position, recovery->has_checkpoint ? recovery->checkpoint.counters.position
+    atomic_store(&shared->checkpoint_position, recovery->has_checkpoint ? recovery->checkpoint.position
                                                                         : position_make(first, SEGMENT_HEADER_SIZE));
-    atomic_store(&shared->checkpoint_sequence, recovery->has_checkpoint ? recovery->checkpoint.counters.sequence : 0);
+    atomic_store(&shared->checkpoint_sequence, recovery->has_checkpoint ? recovery->checkpoint.sequence : 0);
     status = store_write_manifest(store);
     if (status == PYKV_OK && recovery->has_manifest && recovery->manifest.count == 0)
         (void)store->os->dir_list(store->os, store->dir, remove_given_up, recovery);
@@ -667,7 +715,7 @@ int recover(struct pykv_store *store)
         status = find_segments(&recovery);
     if (status == PYKV_OK)
         status = register_segments(&recovery);
-    if (status == PYKV_OK && recovery.count == 0 && !recovery.has_manifest)
+    if (status == PYKV_OK && recovery.count + recovery.compacted_count == 0 && !recovery.has_manifest)
         status = begin(store);
     if (status == PYKV_OK)
         status = check_unused(&recovery);
@@ -680,5 +728,6 @@ int recover(struct pykv_store *store)
     checkpoint_release(store, &recovery.checkpoint);
     manifest_release(store->os, &recovery.manifest);
     store->os->release(store->os, recovery.ids);
+    store->os->release(store->os, recovery.compacted);
     return status;
 }

@@ -17,6 +17,20 @@ static struct record record_of(const struct entry *entry)
     return (struct record){ .flags = entry->flags, .sequence = entry->sequence, .size = entry->size };
 }
 
+/* Keys are counted by the slots that there are. Bytes are counted as of a moment after the first slots
+ * were written down, so records of the time between may be in that count already, with what they did to
+ * others; but not in that of a segment which compaction began later. */
+static void count_once(const struct replay *replay, uint64_t location, struct record *record, struct present *present)
+{
+    const struct checkpoint *checkpoint = replay->checkpoint;
+    uint32_t slot = location_slot(location);
+    if (checkpoint == NULL || record->sequence > checkpoint->sequence)
+        return;
+    present->size = 0;
+    if (checkpoint->ids[slot] == atomic_load(&replay->store->shared->segments[slot].id))
+        record->size = 0;
+}
+
 /* Insert, or replace what is older. `key` is that of the record. */
 static int insert(struct replay *replay, uint64_t hash, uint64_t location, const struct record *record,
                   const uint8_t *key, uint32_t key_size)
@@ -32,11 +46,19 @@ static int insert(struct replay *replay, uint64_t hash, uint64_t location, const
         return status;
     if (present.slot == 0 && (status = keydir_reserve(store->keydir, 1)) != PYKV_OK)
         return status;
-    if (!store_apply(store, &replay->counters, hash, location, record, &present))
+    struct record counted = *record;
+    count_once(replay, location, &counted, &present);
+    if (!store_apply(store, &replay->counters, hash, location, &counted, &present))
         return error_corrupt(KEYDIR_NAME, 0, "too many keys have one hash");
     if (record->sequence > replay->counters.sequence)
         replay->counters.sequence = record->sequence;
     return PYKV_OK;
+}
+
+uint64_t replay_offset(const struct replay *replay, uint64_t id)
+{
+    bool first = replay->checkpoint != NULL && position_segment(replay->checkpoint->start) == id;
+    return first ? position_offset(replay->checkpoint->start) : SEGMENT_HEADER_SIZE;
 }
 
 int replay_record(struct replay *replay, uint64_t hash, uint64_t location, const struct record *record)
@@ -78,6 +100,7 @@ struct chunk {
 
 struct pipeline {
     struct pykv_store *store;
+    const struct replay *replay;
     const uint64_t *ids;
     size_t count, next;         /* segments; the next one to read */
     size_t running;             /* readers that have not ended */
@@ -130,7 +153,8 @@ static int read_record(void *context, const struct record *record, uint64_t loca
 static int read_segment(struct reader *reader, uint64_t id, uint64_t *offset)
 {
     struct pykv_store *store = reader->pipeline->store;
-    struct log_walk walk = { .log = &store->log, .each = read_record, .context = reader, .offset = SEGMENT_HEADER_SIZE };
+    struct log_walk walk = { .log = &store->log, .each = read_record, .context = reader,
+                             .offset = replay_offset(reader->pipeline->replay, id) };
     *offset = 0;
     int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
     if (status != PYKV_OK)
@@ -223,7 +247,8 @@ static int replay_alone(struct replay *replay, const uint64_t *ids, size_t count
     struct pykv_store *store = replay->store;
     int status = PYKV_OK;
     for (size_t i = 0; i < count && status == PYKV_OK; i++) {
-        struct log_walk walk = { .log = &store->log, .each = insert_record, .context = replay, .offset = SEGMENT_HEADER_SIZE };
+        struct log_walk walk = { .log = &store->log, .each = insert_record, .context = replay,
+                                 .offset = replay_offset(replay, ids[i]) };
         status = log_segment(&store->log, (uint32_t)(ids[i] % SEGMENT_SLOT_COUNT), &walk.segment);
         if (status != PYKV_OK)
             break;
@@ -240,7 +265,7 @@ static int replay_alone(struct replay *replay, const uint64_t *ids, size_t count
 int replay_segments(struct replay *replay, const uint64_t *ids, size_t count)
 {
     const struct os *os = replay->store->os;
-    struct pipeline pipeline = { .store = replay->store, .ids = ids, .count = count,
+    struct pipeline pipeline = { .store = replay->store, .replay = replay, .ids = ids, .count = count,
                                  .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
     void *threads[WORKERS_MAX];
     size_t started = 0;

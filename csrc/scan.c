@@ -104,8 +104,7 @@ static int collect(struct pykv_scan *scan)
 static int collect_whole(struct pykv_scan *scan)
 {
     int status = collect(scan);
-    int lost = status == PYKV_OK || status == PYKV_NOT_FOUND ? snapshot_check(&scan->snapshot) : PYKV_OK;
-    return lost != PYKV_OK ? lost : status;
+    return status == PYKV_OK || status == PYKV_NOT_FOUND ? snapshot_check(&scan->snapshot, status) : status;
 }
 
 /* The record at a slot's location. A slot of a damaged keydir may lead to one that has no key. */
@@ -130,6 +129,8 @@ static int tell(struct pykv_scan *scan, uint64_t slot, struct log_reader *reader
     int status = read_slot(scan->store, slot, reader, &record);
     if (status == PYKV_OK)
         status = store_step_back(scan->store, scan->snapshot.instant.sequence, reader, &record);
+    if (status == PYKV_CORRUPT)
+        return snapshot_check(&scan->snapshot, status);
     if (status == PYKV_NOT_FOUND || (status == PYKV_OK && !wanted(scan, &record)))
         return PYKV_OK;
     if (status == PYKV_OK && scan->mode & 1)
@@ -219,7 +220,7 @@ void store_sweep(struct pykv_store *store)
         swept = sweep_buckets(store, bucket, end);
         bucket = end;
         store_unlock(store);
-    } while (swept && bucket < bucket_count && atomic_load(&store->helper_stop) == 0);
+    } while (swept && bucket < bucket_count && atomic_load(&store->helpers_stop) == 0);
 }
 
 void store_sweep_locked(struct pykv_store *store)

@@ -23,7 +23,7 @@ int log_init(struct log *log)
         atomic_init(&log->segments[i], NULL);
     log->append = NULL;
     log->append_base = NULL;
-    log->retired = NULL;
+    log->retired = log->leaving = NULL;
     log->zeros = NULL;
     if (pthread_mutex_init(&log->mutex, NULL) != 0)
         return error_no_memory(sizeof log->mutex);
@@ -54,6 +54,15 @@ void segment_release(struct segment *segment)
     segment->os->release(segment->os, segment);
 }
 
+static void release_all(struct segment *segment)
+{
+    while (segment != NULL) {
+        struct segment *next = segment->retired;
+        segment_release(segment);
+        segment = next;
+    }
+}
+
 void log_release(struct log *log)
 {
     if (log->zeros == NULL)
@@ -62,11 +71,9 @@ void log_release(struct log *log)
         segment_release(atomic_load(&log->segments[i]));
         atomic_store(&log->segments[i], NULL);
     }
-    while (log->retired != NULL) {
-        struct segment *next = log->retired->retired;
-        segment_release(log->retired);
-        log->retired = next;
-    }
+    release_all(log->retired);
+    release_all(log->leaving);
+    log->retired = log->leaving = NULL;
     log_detach(log);
     log->os->unmap(log->os, log->zeros, LOG_DIRECT_SIZE);
     log->zeros = NULL;
@@ -125,7 +132,8 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
     segment->capacity = header.capacity;
     segment->seed = segment_seed(log->store_id, segment->id);
     segment->writable = active && log->writable;
-    segment->map_size = (size_t)(active ? header.capacity : stat.size);
+    bool grows = active || (entry->kind == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0);
+    segment->map_size = (size_t)(grows ? header.capacity : stat.size);
     if (log->pread || segment->map_size == 0)
         return PYKV_OK;
     void *base;
@@ -133,7 +141,7 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
         return error_os(error, name, 0, "map");
     segment->base = base;
     os->advise(os, base, segment->map_size, OS_RANDOM);
-    if (!active)
+    if (!grows)
         close_file(segment);
     return PYKV_OK;
 }
@@ -181,6 +189,41 @@ static void close_durable(struct log *log)
     }
 }
 
+/* Nobody finds it any more; who has found it may go on reading. */
+static void retire(struct log *log, struct segment *segment)
+{
+    segment->retired = log->retired;
+    log->retired = segment;
+}
+
+bool log_retire(struct log *log)
+{
+    pthread_mutex_lock(&log->mutex);
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        struct segment *segment = atomic_load(&log->segments[i]);
+        if (segment == NULL || segment->id == atomic_load(&log->shared->segments[i].id))
+            continue;
+        atomic_store(&log->segments[i], NULL);
+        retire(log, segment);
+    }
+    if (log->leaving == NULL) {
+        log->leaving = log->retired;
+        log->retired = NULL;
+    }
+    bool some = log->leaving != NULL;
+    pthread_mutex_unlock(&log->mutex);
+    return some;
+}
+
+void log_retire_end(struct log *log)
+{
+    pthread_mutex_lock(&log->mutex);
+    struct segment *leaving = log->leaving;
+    log->leaving = NULL;
+    pthread_mutex_unlock(&log->mutex);
+    release_all(leaving);
+}
+
 static int segment_open_slot(struct log *log, uint32_t slot, struct segment **out)
 {
     int status = PYKV_OK;
@@ -195,10 +238,8 @@ static int segment_open_slot(struct log *log, uint32_t slot, struct segment **ou
                      : segment_open(log, id, &segment);
         if (status == PYKV_OK) {
             atomic_store_explicit(&log->segments[slot], segment, memory_order_release);
-            if (old != NULL) {
-                old->retired = log->retired;
-                log->retired = old;
-            }
+            if (old != NULL)
+                retire(log, old);
         }
     }
     pthread_mutex_unlock(&log->mutex);

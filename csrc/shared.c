@@ -308,3 +308,20 @@ void shared_pins_copy(struct shared *shared, uint32_t from, uint32_t to)
                        atomic_load(&shared->pins[i].since_ms), &pin);
     }
 }
+
+uint64_t shared_oldest_pin(struct shared *shared)
+{
+    uint64_t oldest;
+    uint32_t changes;
+    do {
+        changes = atomic_fetch_add(&shared->pin_changes, 0);
+        uint32_t limit = atomic_load(&shared->pin_limit);
+        oldest = UINT64_MAX;
+        for (uint32_t i = 0; i < limit && i < PIN_COUNT; i++) {
+            uint64_t owner = atomic_load(&shared->pins[i].owner);
+            if (owner != 0 && (owner & SEQUENCE_MAX) < oldest)
+                oldest = owner & SEQUENCE_MAX;
+        }
+    } while (atomic_load(&shared->pin_changes) != changes);
+    return oldest;
+}

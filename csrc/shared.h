@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 4u
+#define SHARED_LAYOUT 5u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
@@ -71,12 +71,35 @@ struct shared_counters {
 /* One of the 4,096 segments that can exist at a time; its index is id % 4096. */
 struct segment_entry {
     _Atomic uint64_t id;                /* 0: none */
-    _Atomic uint64_t length;            /* bytes of a sealed segment; 0 while it is active */
+    _Atomic uint64_t length;            /* bytes: of a sealed one, 0 while it is active; of what
+                                         * compaction has written so far */
     _Atomic uint64_t live_bytes;        /* of current records; exact but for one batch a death */
+    _Atomic uint64_t retired;           /* what was live has left it, durably, when the newest batch had
+                                         * the version before this; 0: not */
+    _Atomic uint64_t tombstone_newest;  /* version of the newest tombstone in it that is known of */
+    _Atomic uint64_t tombstone_bytes;   /* of those known of */
+    uint64_t birth;                     /* version of the newest batch when it was begun */
     uint64_t capacity;
-    uint32_t kind;                      /* enum segment_kind */
-    _Atomic uint32_t synced;            /* sealed and durable */
+    _Atomic uint32_t synced;            /* 0: not durable, or not all; 1: sealed and durable; 2: and
+                                         * trimmed. What compaction wrote is durable once the manifest
+                                         * lists it, and never changes from then on */
+    uint16_t kind;                      /* enum segment_kind */
+    _Atomic uint16_t damaged;           /* compaction met damage there: it stays as it is */
 };
+
+/* All but the id and the length of a segment that holds nothing yet. */
+static inline void segment_enter(struct segment_entry *entry, uint32_t kind, uint64_t capacity, uint64_t birth)
+{
+    entry->kind = (uint16_t)kind;
+    entry->capacity = capacity;
+    entry->birth = birth;
+    atomic_store(&entry->live_bytes, 0);
+    atomic_store(&entry->retired, 0);
+    atomic_store(&entry->tombstone_newest, 0);
+    atomic_store(&entry->tombstone_bytes, 0);
+    atomic_store(&entry->damaged, 0);
+    atomic_store(&entry->synced, 0);
+}
 
 /* An instant that somebody looks at. What is behind `owner` is for figures alone: for a moment it may
  * be that of the pin that was here before. */
@@ -94,11 +117,12 @@ struct shared {
     struct shared_lock writer;          /* all that changes the log or the keydir */
     struct shared_lock extend;          /* moving `reserved`; taken inside `writer`, or alone */
     struct shared_lock sync;            /* the one who calls fdatasync */
-    struct shared_lock maintain;        /* checkpoints, manifest */
+    struct shared_lock maintain;        /* syncs of sealed segments, checkpoints, compaction */
 
     _Alignas(64) _Atomic uint64_t tail; /* end of the log */
     _Atomic uint64_t writing_end;       /* the writer may have dirtied the log up to here */
     _Atomic uint64_t reserved;          /* the active segment is zeroed and has blocks up to here */
+    _Atomic uint64_t written_bytes;     /* appended to the log since the keydir was made */
     uint64_t marked;                    /* durable position that the newest MARK tells */
     uint64_t segment_id_next;
 
@@ -115,7 +139,17 @@ struct shared {
                                          * removed: what was before it may be lost to older instants */
     _Atomic uint64_t checkpoint_position, checkpoint_sequence, checkpoint_id;
     _Atomic uint64_t checkpoint_start;  /* a recovery reads the log from here on */
+    _Atomic uint64_t checkpoint_written;    /* written_bytes when the newest one was begun */
     _Atomic uint64_t manifest_position; /* durable position that the manifest on disk tells */
+
+    _Alignas(64) _Atomic uint32_t pressure;     /* of dead space, in thousandths of what there may be
+                                         * before writers wait: compact.c */
+    _Atomic uint32_t compaction_paused; /* by the user, for all processes */
+    _Atomic uint64_t compacting;        /* id of the segment that is being emptied, 0: none */
+    _Atomic uint64_t copied_bytes;      /* by compaction, since the keydir was made */
+    _Atomic uint64_t freed_bytes;       /* of the segments that it removed */
+    _Atomic uint64_t removals;          /* counts segments that were removed: whoever fails to read a
+                                         * place looks whether this moved meanwhile */
 
     _Alignas(64) _Atomic uint64_t counters[2][8];   /* the fields of struct shared_counters */
     _Alignas(64) struct keydir_shared keydir;
@@ -193,6 +227,10 @@ static inline bool shared_past_pinned(struct shared *shared)
     (void)atomic_fetch_add(&shared->pin_changes, 0);
     return shared_pinned(shared);
 }
+
+/* The oldest instant that is pinned, UINT64_MAX if none is. Who looks has first made what it is about
+ * to remove unreachable for those who pin from now on. */
+uint64_t shared_oldest_pin(struct shared *shared);
 
 /* Pin the present instant: from here on no delete forgets what was before it. *instant tells it, *pin
  * is its handle. PYKV_BUSY if all pins are taken. */

@@ -4,7 +4,8 @@
  * Who cannot write to the shared memory cannot pin. It reads all the same, and whenever it finds a key
  * absent it asks snapshot_check(): writers note in `forgotten`, before they remove a tombstone's slot,
  * the version of that moment. Where it is not newer than the instant, nothing that the instant needs
- * has gone. The same check finds a snapshot that was closed while another thread read through it, and
+ * has gone. Likewise, where it fails to read a record, it asks whether segments were removed since. The
+ * same check finds a snapshot that was closed while another thread read through it, and
  * a child whose parent let go of a pin before the child had one of its own. */
 #include "store.h"
 
@@ -15,6 +16,7 @@ int snapshot_take(struct pykv_snapshot *snapshot, struct pykv_store *store, stru
     struct shared *shared = store->shared;
     int status = PYKV_OK;
     snapshot->store = store;
+    snapshot->removals = from == NULL ? atomic_load(&shared->removals) : from->removals;
     snapshot->pinned = false;
     if (from == NULL) {
         snapshot->now_ms = store->os->wall_ms(store->os);
@@ -57,12 +59,17 @@ int snapshot_enter(const struct pykv_snapshot *snapshot)
     return closed();
 }
 
-int snapshot_check(const struct pykv_snapshot *snapshot)
+int snapshot_check(const struct pykv_snapshot *snapshot, int status)
 {
-    if (__builtin_expect(atomic_load(&snapshot->store->shared->forgotten) <= snapshot->instant.sequence, 1))
-        return PYKV_OK;
+    const struct shared *shared = snapshot->store->shared;
+    bool lost = status == PYKV_CORRUPT ? atomic_load(&shared->removals) != snapshot->removals
+                                       : atomic_load(&shared->forgotten) > snapshot->instant.sequence;
+    if (__builtin_expect(!lost, 1))
+        return status;
     if (!atomic_load(&snapshot->open))
         return closed();
+    if (status == PYKV_CORRUPT && snapshot->pinned)
+        return status;
     return error_set(PYKV_SNAPSHOT_LOST, 0, snapshot->store->path, 0,
                      "keys of the store %s were deleted since this snapshot or iteration began, and this process may "
                      "not write to the store, which it must to hold them: begin anew, or open it with permission to write",

@@ -10,6 +10,9 @@
 #define SEGMENT_SIZE_DEFAULT (UINT64_C(128) << 20)
 #define SEGMENT_SIZE_MIN (UINT64_C(64) << 10)
 #define SEGMENT_SIZE_MAX (UINT64_C(1) << 30)
+#define SPACE_PERCENT_DEFAULT 200u
+#define SPACE_PERCENT_MIN 110u
+#define SPACE_PERCENT_MAX 10000u
 #define INTERVAL_MS_DEFAULT 1000u
 #define INTERVAL_MS_MAX 3600000u
 
@@ -150,6 +153,8 @@ static int check_options(const char *path, const struct pykv_options *given, str
     *out = *given;
     if (out->segment_size == 0)
         out->segment_size = SEGMENT_SIZE_DEFAULT;
+    if (out->space_percent == 0)
+        out->space_percent = SPACE_PERCENT_DEFAULT;
     if (out->interval_ms == 0)
         out->interval_ms = INTERVAL_MS_DEFAULT;
     if (out->file_mode == 0)
@@ -162,6 +167,9 @@ static int check_options(const char *path, const struct pykv_options *given, str
     if (out->segment_size < SEGMENT_SIZE_MIN || out->segment_size > SEGMENT_SIZE_MAX)
         return error_set(PYKV_INVALID, 0, NULL, 0, "segment_size must be from 64 KiB to 1 GiB, not %llu bytes",
                          (unsigned long long)out->segment_size);
+    if (out->space_percent < SPACE_PERCENT_MIN || out->space_percent > SPACE_PERCENT_MAX)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "space_percent must be from %u to %u, not %u", SPACE_PERCENT_MIN,
+                         SPACE_PERCENT_MAX, out->space_percent);
     if (out->interval_ms > INTERVAL_MS_MAX || (out->file_mode & ~0777u) != 0 || (out->file_mode & 0600) != 0600)
         return error_set(PYKV_INVALID, 0, NULL, 0, "interval_ms or file_mode is out of its range");
     return PYKV_OK;
@@ -445,8 +453,8 @@ static int open_store(struct pykv_store *store)
         process_setup_unlock(&store->process);
     if (status == PYKV_OK && store->options.flag == PYKV_FLAG_NEW)
         status = pykv_clear(store, PYKV_DURABILITY_DEFAULT);
-    if (status == PYKV_OK && !store->read_only)
-        status = maintain_start(store);
+    if (status == PYKV_OK && !store->private)
+        maintain_start(store);
     return status;
 }
 

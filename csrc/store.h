@@ -22,6 +22,11 @@ struct call_stripe {
     _Alignas(64) _Atomic uint64_t calls;    /* in flight */
 };
 
+struct helper {
+    _Atomic(void *) thread;         /* NULL: none, and calls do its work */
+    _Atomic uint32_t word;          /* it sleeps on it */
+};
+
 struct pykv_store {
     const struct os *os;
     char path[512];                 /* as given to pykv_open(), for messages */
@@ -41,10 +46,12 @@ struct pykv_store {
     _Atomic int closing;
     pthread_mutex_t close_mutex;
 
-    _Atomic(void *) helper;         /* thread, or NULL: writers do its work (maintain.c) */
-    _Atomic bool helper_due;        /* after a fork: the next write starts one */
-    _Atomic uint32_t helper_word;   /* the helper sleeps on it */
-    _Atomic uint32_t helper_stop;
+    struct helper ahead, keeper;    /* maintain.c */
+    _Atomic bool helpers_due;       /* after a fork: the next write starts them */
+    _Atomic uint32_t helpers_stop;
+    uint64_t slice_ns;              /* the keeper's: when compaction last paused */
+    _Atomic bool idle;              /* nobody has written for a while */
+    _Atomic uint64_t held_at;       /* where in the log a writer of ours last asked whether to wait */
 
     bool rewrite_tail;              /* a sync failed before: write the tail anew when recovering */
     _Atomic uint64_t recovered_records, damaged_records;
@@ -79,6 +86,7 @@ struct pykv_snapshot {          /* of its own, or the part of a scan that says w
     struct pykv_store *store;
     struct shared_counters instant;
     uint64_t now_ms;            /* what expires later is there */
+    uint64_t removals;          /* of segments, that had been by then */
     uint32_t pin;
     bool pinned;                /* false: the shared memory is not ours to write to */
     _Atomic bool open;
@@ -89,9 +97,10 @@ int snapshot_take(struct pykv_snapshot *snapshot, struct pykv_store *store, stru
 void snapshot_release(struct pykv_snapshot *snapshot);
 /* Every public call on a snapshot is between this and store_leave(). PYKV_CLOSED if it was closed. */
 int snapshot_enter(const struct pykv_snapshot *snapshot);
-/* What is absent, is it truly? PYKV_OK, or PYKV_SNAPSHOT_LOST or PYKV_CLOSED if it may have been
- * forgotten. To be asked after looking. */
-int snapshot_check(const struct pykv_snapshot *snapshot);
+/* What is absent (status PYKV_NOT_FOUND) or damaged (PYKV_CORRUPT), is it truly? Then the same status;
+ * else PYKV_SNAPSHOT_LOST or PYKV_CLOSED, if what was there may have gone since. To be asked after
+ * looking. Of any other status: whether something may have been missed. */
+int snapshot_check(const struct pykv_snapshot *snapshot, int status);
 
 /* ---- unchanged.c ---- */
 
@@ -144,6 +153,8 @@ int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, s
  * the keydir is damaged. Harmless to repeat for a slot that points there already. */
 bool store_apply(struct pykv_store *store, struct shared_counters *counters, uint64_t hash,
                  uint64_t location, const struct record *record, const struct present *present);
+/* (W) Count bytes of the segment at a location as live, or no more. */
+void store_count_live(struct pykv_store *store, uint64_t location, uint64_t size, bool more);
 /* (W) Make counters->position .. tail visible: what a dead writer left undone. */
 int store_repair(struct pykv_store *store);
 
@@ -163,18 +174,33 @@ int store_sync_sealed(struct pykv_store *store);   /* all segments but the activ
 int store_refused(const struct pykv_store *store);  /* PYKV_SYNC_FAILED if so */
 
 /* ---- maintain.c ---- */
-int maintain_start(struct pykv_store *store);   /* begins the helper thread, where there can be one */
+void maintain_start(struct pykv_store *store);  /* begins the helper threads, where there can be any */
 void maintain_stop(struct pykv_store *store);
 void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helper if due */
 void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper sweep, if due */
+
+/* ---- compact.c ---- */
+
+/* The caller of each holds the maintain lock. */
+bool compact_due(struct pykv_store *store);
+/* Do what is due, a segment at least, if there is one. `between` is called now and then: PYKV_OK to go on. */
+int compact(struct pykv_store *store, int (*between)(struct pykv_store *store));
+/* Make durable what has been written, and list it in the manifest: then what it was copied from is no
+ * longer needed. */
+int compact_settle(struct pykv_store *store);
+/* Remove segments that nobody needs any more. */
+int compact_free(struct pykv_store *store);
 
 /* ---- checkpoint.c ---- */
 int checkpoint_write(struct pykv_store *store);     /* the caller holds the maintain lock */
 struct checkpoint {
     uint64_t id;
     uint64_t start;             /* log position: replay from here */
-    struct shared_counters counters;    /* as they were at the log position counters.position, */
-    uint64_t *live_bytes;       /* and those of each segment slot; SEGMENT_SLOT_COUNT of them, owned */
+    uint64_t segment_id_next;   /* and all that compaction wrote to segments from here on */
+    uint64_t keys;              /* that were loaded */
+    uint64_t position, sequence;    /* `live_bytes` are as of here */
+    uint64_t *live_bytes;       /* of each segment slot; SEGMENT_SLOT_COUNT of them, owned */
+    uint64_t *ids;              /* of the segment that was there; 0: none */
 };
 /* Load the newest checkpoint that verifies into the empty keydir; PYKV_NOT_FOUND if none does, with
  * the keydir still empty. The segments have been registered. */
@@ -187,15 +213,19 @@ int recover(struct pykv_store *store);
 
 struct replay {
     struct pykv_store *store;
-    struct shared_counters counters;
+    const struct checkpoint *checkpoint;    /* that the keydir was loaded from; NULL: none */
+    struct shared_counters counters;        /* live_bytes: only those of the segments count */
     struct log_reader reader;
     uint64_t records;
 };
 /* One record of the log into the keydir; of two records of a key the higher sequence counts, in
  * whatever order they come. */
 int replay_record(struct replay *replay, uint64_t hash, uint64_t location, const struct record *record);
-/* All records of `count` whole segments, by as many threads as help. PYKV_CORRUPT names the place. */
+/* All records of `count` whole segments, of the checkpoint's first one those behind its start, by as many
+ * threads as help. PYKV_CORRUPT names the place. */
 int replay_segments(struct replay *replay, const uint64_t *ids, size_t count);
+/* Where in a segment to begin. */
+uint64_t replay_offset(const struct replay *replay, uint64_t id);
 /* Note a damaged place that repair skips: PYKV_OK, or PYKV_CORRUPT where repair was not asked for. */
 int replay_damage(struct pykv_store *store, uint64_t id, uint64_t offset, const char *what);
 

@@ -161,3 +161,22 @@ int log_walk_resync(struct log_walk *walk)
     log_reader_release(&reader);
     return status;
 }
+
+int log_ends_in_seal(struct log *log, uint64_t id, bool *out)
+{
+    struct segment *segment;
+    uint8_t bytes[RECORD_BARE_SIZE];
+    struct record record;
+    *out = false;
+    int status = log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment);
+    if (status != PYKV_OK)
+        return status;
+    uint64_t length = log_limit(log, segment);
+    if (length < SEGMENT_HEADER_SIZE + RECORD_BARE_SIZE || length % RECORD_ALIGNMENT != 0)
+        return PYKV_OK;
+    uint64_t offset = length - RECORD_BARE_SIZE;
+    status = segment_read(log, segment, bytes, sizeof bytes, offset);
+    *out = status == PYKV_OK && record_decode(bytes, sizeof bytes, &record) == PYKV_OK &&
+           record.flags & RECORD_SEAL && record_verify(bytes, sizeof bytes, record_seed(segment->seed, offset));
+    return status == PYKV_CORRUPT ? PYKV_OK : status;
+}

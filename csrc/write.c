@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "stage.h"
 #include "store.h"
 
 #define GROUP 32u           /* keys whose cache misses overlap */
@@ -45,12 +46,21 @@ void store_unlock(struct pykv_store *store)
 
 /* ---- Slots and counters ---- */
 
-static void count_segment(struct pykv_store *store, uint64_t location, uint64_t size, bool more)
+void store_count_live(struct pykv_store *store, uint64_t location, uint64_t size, bool more)
 {
     _Atomic uint64_t *live = &store->shared->segments[location_slot(location)].live_bytes;
     uint64_t now = atomic_load_explicit(live, memory_order_relaxed);
     uint64_t next = more ? now + size : now > size ? now - size : 0;
     atomic_store_explicit(live, next, memory_order_relaxed);
+}
+
+static void count_tombstone(struct pykv_store *store, uint64_t location, const struct record *record)
+{
+    struct segment_entry *entry = &store->shared->segments[location_slot(location)];
+    uint64_t bytes = atomic_load_explicit(&entry->tombstone_bytes, memory_order_relaxed);
+    atomic_store_explicit(&entry->tombstone_bytes, bytes + record->size, memory_order_relaxed);
+    if (record->sequence > atomic_load_explicit(&entry->tombstone_newest, memory_order_relaxed))
+        atomic_store_explicit(&entry->tombstone_newest, record->sequence, memory_order_relaxed);
 }
 
 bool store_apply(struct pykv_store *store, struct shared_counters *counters, uint64_t hash,
@@ -65,17 +75,18 @@ bool store_apply(struct pykv_store *store, struct shared_counters *counters, uin
     if (present->live) {
         counters->keys--;
         counters->live_bytes -= present->size;
-        count_segment(store, present->location, present->size, false);
+        store_count_live(store, present->location, present->size, false);
     }
     if (present->slot != 0 && present->slot != slot && !present->live &&
         atomic_load_explicit(&store->shared->dead_slots, memory_order_relaxed) != 0)
         atomic_fetch_sub_explicit(&store->shared->dead_slots, 1, memory_order_relaxed);
     if (dead) {
         atomic_fetch_add_explicit(&store->shared->dead_slots, 1, memory_order_relaxed);
+        count_tombstone(store, location, record);
     } else {
         counters->keys++;
         counters->live_bytes += record->size;
-        count_segment(store, location, record->size, true);
+        store_count_live(store, location, record->size, true);
     }
     return true;
 }
@@ -243,77 +254,14 @@ static struct record record_of(const struct operation *operation, uint64_t seque
     };
 }
 
-/* Bytes go through a staging buffer when the frame is too long for the mapping. */
-struct stage {
-    struct log *log;
-    uint8_t *bytes;             /* LOG_DIRECT_SIZE of them */
-    size_t used;
-    uint64_t offset;            /* in the segment, of bytes[0] */
-};
-
-static int stage_flush(struct stage *stage)
-{
-    int status = stage->used == 0 ? PYKV_OK : log_write(stage->log, stage->offset, stage->bytes, stage->used);
-    stage->offset += stage->used;
-    stage->used = 0;
-    return status;
-}
-
-/* A long record: pieces are copied, added to the checksum, written; the header comes last, because
- * only then its checksum is known. Nothing refers to the record before. */
-static int stage_long(struct stage *stage, const struct record *record, uint32_t seed)
-{
-    uint8_t header[32];
-    const uint8_t *parts[2] = { record->key, record->value };
-    uint64_t sizes[2] = { record->key_size, record->value_size };
-    int status = stage_flush(stage);
-    uint64_t start = stage->offset;
-    size_t header_size = record_encode_header(header, record);
-    uint32_t crc = crc32c(seed, header + 4, header_size - 4);
-    stage->offset += header_size;
-    for (int part = 0; part < 2; part++) {
-        for (uint64_t done = 0; done < sizes[part] && status == PYKV_OK;) {
-            uint64_t size = sizes[part] - done;
-            size = size < LOG_DIRECT_SIZE ? size : LOG_DIRECT_SIZE;
-            memcpy(stage->bytes, parts[part] + done, (size_t)size);
-            crc = crc32c(crc, stage->bytes, (size_t)size);
-            stage->used = (size_t)size;
-            status = stage_flush(stage);
-            done += size;
-        }
-    }
-    uint64_t padding = start + record->size - stage->offset;
-    crc = crc32c(crc, stage->log->zeros, (size_t)padding);
-    put_u32(header, crc);
-    if (status == PYKV_OK)
-        status = log_write(stage->log, stage->offset, stage->log->zeros, (size_t)padding);
-    if (status == PYKV_OK)
-        status = log_write(stage->log, start, header, header_size);
-    stage->offset = start + record->size;
-    return status;
-}
-
-static int stage_record(struct stage *stage, const struct record *record, uint64_t size)
-{
-    int status = PYKV_OK;
-    uint32_t seed = record_seed(stage->log->append->seed, stage->offset + stage->used);
-    if (size > LOG_DIRECT_SIZE)
-        return stage_long(stage, record, seed);
-    if (stage->used + size > LOG_DIRECT_SIZE)
-        status = stage_flush(stage);
-    if (status == PYKV_OK)
-        record_encode(stage->bytes + stage->used, record, seed);
-    stage->used += (size_t)size;
-    return status;
-}
-
 /* Write MARK (if due), FRAME (if there is more than one record) and the records from `position` on. */
 static int write_frame(struct pykv_store *store, const struct operation *operations, size_t count,
                        const struct plan *plan, uint64_t sequence, uint64_t mark, uint64_t position, uint64_t total)
 {
     struct log *log = &store->log;
     bool direct = total > LOG_DIRECT_SIZE, member = plan->records > 1;
-    struct stage stage = { .log = log, .offset = position_offset(position) };
+    struct stage stage = { .log = log, .fd = log->append->fd, .id = log->append->id, .seed = log->append->seed,
+                           .offset = position_offset(position) };
     struct record record;
     int status = PYKV_OK;
 
@@ -321,19 +269,21 @@ static int write_frame(struct pykv_store *store, const struct operation *operati
     if (stage.bytes == NULL)
         return error_no_memory(LOG_DIRECT_SIZE);
     if (mark != 0) {
-        record = (struct record){ .flags = RECORD_MARK, .sequence = sequence - 1, .value_size = (uint32_t)mark };
-        status = stage_record(&stage, &record, RECORD_BARE_SIZE);
+        record = (struct record){ .flags = RECORD_MARK, .sequence = sequence - 1, .value_size = (uint32_t)mark,
+                                  .size = RECORD_BARE_SIZE };
+        status = stage_record(&stage, &record);
     }
     if (member && status == PYKV_OK) {
         record = (struct record){ .flags = RECORD_FRAME, .sequence = sequence, .previous = plan->records,
+                                  .size = RECORD_BARE_SIZE,
                                   .value_size = (uint32_t)((plan->size - RECORD_BARE_SIZE) / RECORD_ALIGNMENT) };
-        status = stage_record(&stage, &record, RECORD_BARE_SIZE);
+        status = stage_record(&stage, &record);
     }
     for (size_t i = 0; i < count && status == PYKV_OK; i++) {
         if (operations[i].skip)
             continue;
         record = record_of(&operations[i], sequence, member);
-        status = stage_record(&stage, &record, operations[i].size);
+        status = stage_record(&stage, &record);
     }
     if (direct) {
         if (status == PYKV_OK)

@@ -1,0 +1,614 @@
+/* compact.c -- giving back the space of what is dead.
+ *
+ * A sealed segment is read from front to back. Records that the keydir still leads to are copied, with
+ * their versions, to a segment of compaction's own; then the slots are moved to the copies, a few at a
+ * time under the writer lock, each only if it still leads to the original. When nothing leads into the
+ * segment any more it can go, in this order:
+ *
+ *     copies and log durable         what was copied, and what made the rest of the segment dead;
+ *                                    else a power cut could take both the old and the new
+ *     the manifest lists the copies  from now on a recovery reads them (compact_settle)
+ *     nobody is at an older instant  snapshots and scans step back through what was replaced
+ *     it leaves the table            readers who were on their way find that, and look again
+ *     the manifest lists it no more
+ *     its file is removed            the disk has the space back once all processes have let go
+ *
+ * Dying between any two of them leaves nothing to undo: what was copied twice has one version, and a
+ * file that neither table nor manifest knows is removed by the next compaction.
+ *
+ * A tombstone has nothing to hide once no other segment can hold an older record of its key, and is
+ * dropped. Each segment tells the newest version of the moment when it was begun, its birth. One of the
+ * log holds only what was written later; one of compaction only what was current then or later. So where
+ * a key had been deleted before the birth there is no older record of it, and a tombstone is needed only
+ * as long as a segment with an older birth exists. A record that was replaced by a newer one needs no
+ * such care: the newer one is there, durable, and wins wherever both are read.
+ *
+ * Chosen is the segment that gives the most space for each byte that has to be copied, when the log has
+ * grown beyond what the store may occupy, less one segment. Writers wait when that is exhausted: first
+ * for a moment now and then, at the end until there is room. */
+#include <errno.h>
+
+#include "stage.h"
+#include "store.h"
+
+#define GROUP 64u                           /* slots moved under one hold of the writer lock */
+#define SLICE_SIZE (UINT64_C(256) << 10)    /* read between two looks at the world */
+#define LITTLE (UINT64_C(1) << 20)          /* dead bytes that an idle store is not tidied up for */
+#define FREED_MAX 64u                       /* files removed at a time */
+
+struct candidate {
+    uint64_t hash, location;
+    struct record record;       /* in mapped memory, or in the reader of the walk */
+};
+
+struct move { uint64_t hash, from, to, size, sequence; bool dead; };
+
+struct compaction {
+    struct pykv_store *store;
+    int (*between)(struct pykv_store *store);
+    bool no_strays;             /* there is no segment but those in the table */
+    uint64_t needless;          /* tombstones up to this version hide nothing */
+    uint64_t looked;            /* offset in the source, of the last look at the world */
+    uint64_t slices;
+    bool mapped;                /* the source is */
+    struct segment *output;     /* NULL: none yet */
+    struct stage stage;
+    size_t candidate_count, move_count;
+    struct candidate candidates[GROUP];
+    struct move moves[GROUP];
+    uint64_t flushed;           /* offset in the output */
+    uint64_t emptied_bytes;     /* of segments that are EMPTIED */
+};
+
+/* In the place of a version in segment_entry.retired: nothing leads there any more, but what was copied
+ * is not yet durable. */
+#define EMPTIED UINT64_MAX
+
+/* ---- What there is ---- */
+
+struct usage {
+    uint64_t log;               /* bytes of all segments, but for those that only wait for snapshots */
+    uint64_t live, limit;       /* bytes that are live; that the log may have */
+    uint64_t births[2];         /* the lowest, and the one after it */
+};
+
+static struct segment_entry *entry_of(struct pykv_store *store, uint64_t id)
+{
+    return &store->shared->segments[id % SEGMENT_SLOT_COUNT];
+}
+
+/* The bound is on all files together, so what the keydir and two checkpoints take is not the log's. */
+static void measure(struct pykv_store *store, struct usage *out)
+{
+    struct shared *shared = store->shared;
+    struct shared_counters counters = shared_counters(shared);
+    uint64_t reserved = atomic_load(&shared->reserved), active = position_segment(reserved);
+    *out = (struct usage){ .live = counters.live_bytes, .births = { UINT64_MAX, UINT64_MAX } };
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        const struct segment_entry *entry = &shared->segments[i];
+        uint64_t id = atomic_load_explicit(&entry->id, memory_order_relaxed);
+        if (id == 0)
+            continue;
+        if (entry->birth < out->births[0]) {
+            out->births[1] = out->births[0];
+            out->births[0] = entry->birth;
+        } else if (entry->birth < out->births[1]) {
+            out->births[1] = entry->birth;
+        }
+        uint64_t retired = atomic_load_explicit(&entry->retired, memory_order_relaxed);
+        if (retired == 0 || retired == EMPTIED)
+            out->log += id == active ? position_offset(reserved) : atomic_load_explicit(&entry->length, memory_order_relaxed);
+    }
+    uint64_t others = keydir_memory_size(store->keydir) + 2 * 8 * counters.keys + SHARED_SIZE;
+    uint64_t most = counters.live_bytes / 100 * store->options.space_percent + 2 * store->options.segment_size;
+    uint64_t least = counters.live_bytes + counters.live_bytes / 10 + 2 * store->options.segment_size;
+    out->limit = most > least + others ? most - others : least;
+}
+
+/* The lowest birth among all segments but one: tombstones up to that version are needless in it. */
+static uint64_t lowest_birth_but(const struct usage *usage, const struct segment_entry *entry)
+{
+    return entry->birth == usage->births[0] ? usage->births[1] : usage->births[0];
+}
+
+static bool can_compact(struct pykv_store *store, const struct segment_entry *entry)
+{
+    uint64_t id = atomic_load(&entry->id);
+    return id != 0 && id != position_segment(atomic_load(&store->shared->tail)) && atomic_load(&entry->synced) != 0 &&
+           atomic_load(&entry->retired) == 0 && atomic_load(&entry->damaged) == 0;
+}
+
+/* Bytes that compacting a segment gives back, and those to copy for it. Frames, marks and whatever is not
+ * known of count as dead. */
+static uint64_t gain(const struct usage *usage, const struct segment_entry *entry, uint64_t *cost)
+{
+    uint64_t length = atomic_load(&entry->length), needed = atomic_load(&entry->live_bytes);
+    if (atomic_load(&entry->tombstone_newest) > lowest_birth_but(usage, entry))
+        needed += atomic_load(&entry->tombstone_bytes);
+    *cost = needed;
+    if (needed != 0)
+        needed += SEGMENT_HEADER_SIZE + RECORD_BARE_SIZE;
+    return needed < length ? length - needed : 0;
+}
+
+/* The segment to compact next, 0: none. Only where `least` hundredths of it are dead, or more. */
+static uint64_t choose(struct pykv_store *store, const struct usage *usage, uint64_t least, uint64_t below)
+{
+    uint64_t best = 0;
+    double best_rate = 0;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        const struct segment_entry *entry = &store->shared->segments[i];
+        uint64_t cost, id = atomic_load_explicit(&entry->id, memory_order_relaxed);
+        if (id == 0 || id >= below || !can_compact(store, entry))
+            continue;
+        uint64_t gained = gain(usage, entry, &cost);
+        if (gained == 0 || gained < atomic_load(&entry->length) / 100 * least)
+            continue;
+        double rate = (double)gained / ((double)cost + 4096);
+        if (rate > best_rate) {
+            best_rate = rate;
+            best = id;
+        }
+    }
+    return best;
+}
+
+/* Where nothing gives space, tombstones may: they go when all that is older has been written anew. */
+static uint64_t choose_oldest(struct pykv_store *store, const struct usage *usage)
+{
+    uint64_t oldest = 0, tombstones = 0;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        const struct segment_entry *entry = &store->shared->segments[i];
+        if (!can_compact(store, entry))
+            continue;
+        tombstones += atomic_load(&entry->tombstone_bytes);
+        if (entry->birth == usage->births[0])
+            oldest = atomic_load(&entry->id);
+    }
+    return tombstones > usage->live / 8 + LITTLE ? oldest : 0;
+}
+
+/* What is due: where the store is about to outgrow its bound, what gives most; at any time, what is nearly
+ * empty; and what is half empty when nobody writes. */
+static uint64_t choose_due(struct pykv_store *store, const struct usage *usage)
+{
+    uint64_t id = 0;
+    if (usage->log + store->options.segment_size > usage->limit) {
+        id = choose(store, usage, 10, UINT64_MAX);
+        if (id == 0)
+            id = choose_oldest(store, usage);
+    }
+    if (id == 0)
+        id = choose(store, usage, 90, UINT64_MAX);
+    if (id == 0 && atomic_load(&store->idle) && usage->log > usage->live + usage->live / 2 + LITTLE)
+        id = choose(store, usage, 25, UINT64_MAX);
+    return id;
+}
+
+/* In thousandths: from where compaction begins, to the bound. None where waiting would not help. */
+static void tell_pressure(struct pykv_store *store, const struct usage *usage, bool hope)
+{
+    uint64_t begin = usage->limit - store->options.segment_size, pressure = 0;
+    if (usage->log > begin && hope)
+        pressure = (usage->log - begin) * 1000 / store->options.segment_size;
+    uint32_t before = atomic_exchange(&store->shared->pressure, pressure > 2000 ? 2000u : (uint32_t)pressure);
+    if (before >= 1000 && pressure < 1000)
+        store->os->wake(store->os, (const uint32_t *)&store->shared->pressure, true);
+}
+
+static bool can_free(struct pykv_store *store)
+{
+    uint64_t oldest = UINT64_MAX;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        uint64_t retired = atomic_load_explicit(&store->shared->segments[i].retired, memory_order_relaxed);
+        if (retired == 0 || retired == EMPTIED)
+            continue;
+        if (oldest == UINT64_MAX)
+            oldest = shared_oldest_pin(store->shared);
+        if (oldest >= retired)
+            return true;
+    }
+    return false;
+}
+
+bool compact_due(struct pykv_store *store)
+{
+    struct usage usage;
+    measure(store, &usage);
+    return can_free(store) || (!atomic_load(&store->shared->compaction_paused) && choose_due(store, &usage) != 0);
+}
+
+/* ---- Copying ---- */
+
+/* (W is taken here.) */
+static int output_begin(struct compaction *compaction, uint64_t least)
+{
+    struct pykv_store *store = compaction->store;
+    int status = store_lock(store);
+    if (status != PYKV_OK)
+        return status;
+    status = log_begin(&store->log, SEGMENT_COMPACTED, SEGMENT_HEADER_SIZE + least + LOG_SEAL_ROOM, &compaction->output);
+    store_unlock(store);
+    if (status != PYKV_OK) {
+        compaction->output = NULL;
+        return status;
+    }
+    compaction->stage.fd = compaction->output->fd;
+    compaction->stage.id = compaction->output->id;
+    compaction->stage.seed = compaction->output->seed;
+    compaction->stage.offset = SEGMENT_HEADER_SIZE;
+    compaction->stage.used = 0;
+    compaction->flushed = SEGMENT_HEADER_SIZE;
+    return PYKV_OK;
+}
+
+/* Write out what is staged, and move the slots that still lead to the originals. */
+static int flush_moves(struct compaction *compaction)
+{
+    struct pykv_store *store = compaction->store;
+    if (compaction->move_count == 0)
+        return PYKV_OK;
+    int status = stage_flush(&compaction->stage);
+    if (status == PYKV_OK)
+        status = store_lock(store);
+    if (status != PYKV_OK)
+        return status;
+    struct segment_entry *output = entry_of(store, compaction->output->id);
+    atomic_store_explicit(&output->length, compaction->stage.offset, memory_order_release);
+    for (size_t i = 0; i < compaction->move_count; i++) {
+        const struct move *move = &compaction->moves[i];
+        bool moved = keydir_replace(store->keydir, move->hash, (struct keydir_place){ .word = NULL },
+                                    location_short(move->from), location_short(move->to), move->dead);
+        if (move->dead) {
+            atomic_store(&output->tombstone_bytes, atomic_load(&output->tombstone_bytes) + move->size);
+            if (move->sequence > atomic_load(&output->tombstone_newest))
+                atomic_store(&output->tombstone_newest, move->sequence);
+        } else if (moved) {
+            store_count_live(store, move->from, move->size, false);
+            store_count_live(store, move->to, move->size, true);
+        }
+    }
+    store_unlock(store);
+    atomic_fetch_add(&store->shared->copied_bytes, compaction->stage.offset - compaction->flushed);
+    compaction->flushed = compaction->stage.offset;
+    compaction->move_count = 0;
+    return PYKV_OK;
+}
+
+/* Whether a tombstone must be kept: a newer record of its key would hide all that it hides. */
+static int is_newest(struct compaction *compaction, const struct candidate *candidate, bool *out)
+{
+    struct pykv_store *store = compaction->store;
+    struct log_reader reader;
+    struct record newest;
+    log_reader_init(&reader, store->os);
+    int status = store_find(store, SEQUENCE_MAX, candidate->hash, candidate->record.key, candidate->record.key_size,
+                            &reader, &newest);
+    *out = status != PYKV_OK || newest.sequence <= candidate->record.sequence;
+    log_reader_release(&reader);
+    return status == PYKV_NO_MEMORY || status == PYKV_IO ? status : PYKV_OK;
+}
+
+static int copy(struct compaction *compaction, const struct candidate *candidate)
+{
+    struct record record = candidate->record;
+    const struct stage *stage = &compaction->stage;
+    int status = PYKV_OK;
+    record.flags &= (uint16_t)~RECORD_MEMBER;
+    if (compaction->output != NULL && stage_end(stage) + record.size + LOG_SEAL_ROOM > compaction->output->capacity) {
+        if ((status = flush_moves(compaction)) != PYKV_OK)
+            return status;
+        compaction->output = NULL;      /* it is whole; compact_settle() ends it */
+    }
+    if (compaction->output == NULL && (status = output_begin(compaction, record.size)) != PYKV_OK)
+        return status;
+    uint64_t to = location_make(compaction->output->id, stage_end(stage));
+    if ((status = stage_record(&compaction->stage, &record)) != PYKV_OK)
+        return status;
+    compaction->moves[compaction->move_count++] =
+        (struct move){ .hash = candidate->hash, .from = candidate->location, .to = to, .size = record.size,
+                       .sequence = record.sequence, .dead = (record.flags & RECORD_TOMBSTONE) != 0 };
+    return compaction->move_count == GROUP ? flush_moves(compaction) : PYKV_OK;
+}
+
+/* Copy those of a group that are needed. Their buckets are on their way into the cache. */
+static int copy_group(struct compaction *compaction)
+{
+    int status = PYKV_OK;
+    for (size_t i = 0; i < compaction->candidate_count && status == PYKV_OK; i++) {
+        const struct candidate *candidate = &compaction->candidates[i];
+        bool needed = keydir_holds(compaction->store->keydir, candidate->hash, location_short(candidate->location));
+        if (candidate->record.flags & RECORD_TOMBSTONE) {
+            if (candidate->record.sequence <= compaction->needless && !needed)
+                continue;
+            if (!needed)
+                status = is_newest(compaction, candidate, &needed);
+        }
+        if (needed && status == PYKV_OK)
+            status = copy(compaction, candidate);
+    }
+    compaction->candidate_count = 0;
+    return status;
+}
+
+static int each_record(void *context, const struct record *record, uint64_t location)
+{
+    struct compaction *compaction = context;
+    struct pykv_store *store = compaction->store;
+    int status = PYKV_OK;
+    if (record->flags & (RECORD_MARK | RECORD_SEAL))
+        return PYKV_OK;
+    uint64_t hash = hash_bytes(&store->hash_key, record->key, record->key_size);
+    keydir_prefetch(store->keydir, hash);
+    compaction->candidates[compaction->candidate_count++] =
+        (struct candidate){ .hash = hash, .location = location, .record = *record };
+    if (compaction->candidate_count == GROUP || !compaction->mapped)
+        status = copy_group(compaction);
+    if (status == PYKV_OK && location_offset(location) - compaction->looked >= SLICE_SIZE) {
+        compaction->looked = location_offset(location);
+        if ((status = copy_group(compaction)) == PYKV_OK && (status = flush_moves(compaction)) == PYKV_OK)
+            status = compaction->between(store);
+        struct usage usage;
+        if (compaction->slices++ % 8 == 0) {
+            measure(store, &usage);
+            tell_pressure(store, &usage, true);
+        }
+    }
+    return status;
+}
+
+/* Copy what is needed of a segment. PYKV_CORRUPT: it is damaged, and stays. */
+static int empty(struct compaction *compaction, uint64_t id)
+{
+    struct pykv_store *store = compaction->store;
+    struct segment_entry *entry = entry_of(store, id);
+    struct log_walk walk = { .log = &store->log, .each = each_record, .context = compaction, .offset = SEGMENT_HEADER_SIZE };
+    struct usage usage;
+    measure(store, &usage);
+    compaction->looked = 0;
+    compaction->needless = compaction->no_strays ? lowest_birth_but(&usage, entry) : 0;
+    int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
+    if (status == PYKV_OK) {
+        atomic_store(&store->shared->compacting, id);
+        compaction->mapped = walk.segment->base != NULL;
+        walk.limit = log_limit(&store->log, walk.segment);
+        if (compaction->mapped)
+            store->os->advise(store->os, walk.segment->base, walk.segment->map_size, OS_SEQUENTIAL);
+        status = log_walk(&walk);
+        if (status == PYKV_OK)
+            status = copy_group(compaction);
+        if (status == PYKV_OK)
+            status = flush_moves(compaction);
+        if (compaction->mapped)
+            store->os->advise(store->os, walk.segment->base, walk.segment->map_size, OS_RANDOM);
+        atomic_store(&store->shared->compacting, 0);
+    }
+    compaction->candidate_count = compaction->move_count = 0;
+    if (status == PYKV_CORRUPT) {
+        atomic_store(&entry->damaged, 1);
+    } else if (status == PYKV_OK) {
+        atomic_store(&entry->retired, EMPTIED);
+        compaction->emptied_bytes += atomic_load(&entry->length);
+    }
+    return status;
+}
+
+/* ---- Making it last ---- */
+
+/* End a segment of compaction, and make it durable. */
+static int output_end(struct pykv_store *store, struct segment_entry *entry)
+{
+    uint64_t id = atomic_load(&entry->id), offset = atomic_load(&entry->length);
+    struct record seal = { .flags = RECORD_SEAL, .sequence = shared_sequence(store->shared), .previous = id };
+    uint8_t bytes[RECORD_BARE_SIZE];
+    char name[32];
+    bool sealed;
+    int fd = -1, status = log_ends_in_seal(&store->log, id, &sealed);
+    log_segment_name(id, name);
+    if (status != PYKV_OK)
+        return status;
+    int error = log_open_file(&store->log, id, &fd);
+    if (error == 0 && !sealed) {
+        record_encode(bytes, &seal, record_seed(segment_seed(store->log.store_id, id), offset));
+        error = store->os->file_write(store->os, fd, bytes, sizeof bytes, offset);
+        if (error == 0)     /* a compaction that died may have written more than it counted */
+            error = store->os->file_truncate(store->os, fd, offset + sizeof bytes);
+        if (error == 0)
+            atomic_store_explicit(&entry->length, offset + sizeof bytes, memory_order_release);
+    }
+    if (error == 0 && (error = store->os->file_sync(store->os, fd)) != 0)
+        atomic_store(&store->shared->sync_failed, (uint32_t)error);
+    if (fd >= 0)
+        (void)store->os->file_close(store->os, fd);
+    return error == 0 ? PYKV_OK : error_os(error, name, offset, "end");
+}
+
+int compact_settle(struct pykv_store *store)
+{
+    bool some = false;
+    int status = PYKV_OK;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && status == PYKV_OK; i++) {
+        struct segment_entry *entry = &store->shared->segments[i];
+        if (atomic_load(&entry->id) == 0 || entry->kind != SEGMENT_COMPACTED || atomic_load(&entry->synced) != 0)
+            continue;
+        status = output_end(store, entry);
+        some = true;
+    }
+    if (!some || status != PYKV_OK)
+        return status;
+    int error = store->os->dir_sync(store->os, store->dir);
+    if (error != 0) {
+        atomic_store(&store->shared->sync_failed, (uint32_t)error);
+        return error_os(error, store->path, 0, "sync the directory of");
+    }
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        struct segment_entry *entry = &store->shared->segments[i];
+        if (atomic_load(&entry->id) != 0 && entry->kind == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0)
+            atomic_store(&entry->synced, 2);
+    }
+    return store_write_manifest(store);
+}
+
+/* From now on the emptied segments are needed by older instants alone. */
+static int retire(struct compaction *compaction)
+{
+    struct pykv_store *store = compaction->store;
+    int status = PYKV_OK;
+    if (compaction->emptied_bytes == 0)
+        return PYKV_OK;
+    compaction->output = NULL;
+    status = compact_settle(store);
+    if (status == PYKV_OK)
+        status = store_sync_to(store, atomic_load(&store->shared->tail));
+    if (status != PYKV_OK)
+        return status;
+    uint64_t retired = shared_sequence(store->shared) + 1;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        if (atomic_load(&store->shared->segments[i].retired) == EMPTIED)
+            atomic_store(&store->shared->segments[i].retired, retired);
+    compaction->emptied_bytes = 0;
+    return compact_free(store);
+}
+
+/* Take out of the table what nobody needs any more. */
+static int unlist(struct pykv_store *store, uint64_t *ids, size_t most, size_t *count)
+{
+    struct shared *shared = store->shared;
+    int status = store_lock(store);
+    *count = 0;
+    if (status != PYKV_OK)
+        return status;
+    uint64_t oldest = shared_oldest_pin(shared);
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && *count < most; i++) {
+        struct segment_entry *entry = &shared->segments[i];
+        uint64_t retired = atomic_load(&entry->retired);
+        if (retired == 0 || retired == EMPTIED || oldest < retired)
+            continue;
+        ids[(*count)++] = atomic_load(&entry->id);
+        atomic_fetch_add(&shared->freed_bytes, atomic_load(&entry->length));
+        atomic_fetch_add(&shared->removals, 1);
+        atomic_store(&entry->id, 0);
+        atomic_store(&entry->length, 0);
+        segment_enter(entry, SEGMENT_LOG, 0, 0);
+    }
+    store_unlock(store);
+    return PYKV_OK;
+}
+
+static int remove_files(struct pykv_store *store, const uint64_t *ids, size_t count)
+{
+    int status = count == 0 ? PYKV_OK : store_write_manifest(store);
+    for (size_t i = 0; i < count && status == PYKV_OK; i++) {
+        char name[32];
+        log_segment_name(ids[i], name);
+        int error = store->os->file_remove(store->os, store->dir, name);
+        if (error != 0 && error != ENOENT)
+            status = error_os(error, name, 0, "remove");
+    }
+    /* The removal must last before what these files hid from a recovery goes. */
+    int error = status == PYKV_OK ? store->os->dir_sync(store->os, store->dir) : 0;
+    return error == 0 ? status : error_os(error, store->path, 0, "sync the directory of");
+}
+
+int compact_free(struct pykv_store *store)
+{
+    uint64_t ids[FREED_MAX];
+    size_t count = 0;
+    int status = PYKV_OK;
+    while (status == PYKV_OK && can_free(store))
+        if ((status = unlist(store, ids, FREED_MAX, &count)) == PYKV_OK)
+            status = remove_files(store, ids, count);
+    return status;
+}
+
+/* ---- Files that nobody knows ---- */
+
+struct strays { struct pykv_store *store; size_t count; uint64_t ids[FREED_MAX]; };
+
+static int note_stray(void *context, const char *name)
+{
+    struct strays *strays = context;
+    uint64_t id;
+    if (store_classify(name, &id) == 's' && atomic_load(&entry_of(strays->store, id)->id) != id && strays->count < FREED_MAX)
+        strays->ids[strays->count++] = id;
+    return 0;
+}
+
+/* Remove what was left by those who died. *none: there is no such file any more, for good. Else there may
+ * be, and a tombstone must stay, whatever the table says. */
+static int remove_strays(struct pykv_store *store, bool *none)
+{
+    struct strays strays = { .store = store };
+    size_t count = 0;
+    int error = store->os->dir_list(store->os, store->dir, note_stray, &strays);
+    if (error != 0)
+        return error_os(error, store->path, 0, "list");
+    /* One that is being begun has its number, and will be in the table when the lock is free. */
+    int status = store_lock(store);
+    if (status != PYKV_OK)
+        return status;
+    for (size_t i = 0; i < strays.count; i++)
+        if (atomic_load(&entry_of(store, strays.ids[i])->id) != strays.ids[i] &&
+            strays.ids[i] < store->shared->segment_id_next)
+            strays.ids[count++] = strays.ids[i];
+    store_unlock(store);
+    *none = remove_files(store, strays.ids, count) == PYKV_OK && strays.count < FREED_MAX;
+    return PYKV_OK;
+}
+
+/* ---- The work ---- */
+
+static int begin(struct pykv_store *store, int (*between)(struct pykv_store *store), struct compaction **out)
+{
+    /* Of a compaction that died. */
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        if (atomic_load(&store->shared->segments[i].retired) == EMPTIED)
+            atomic_store(&store->shared->segments[i].retired, 0);
+    struct compaction *compaction = store->os->alloc(store->os, sizeof *compaction + LOG_DIRECT_SIZE);
+    if (compaction == NULL)
+        return error_no_memory(sizeof *compaction + LOG_DIRECT_SIZE);
+    compaction->store = store;
+    compaction->between = between;
+    compaction->stage.log = &store->log;
+    compaction->stage.bytes = (uint8_t *)(compaction + 1);
+    int status = remove_strays(store, &compaction->no_strays);
+    if (status == PYKV_OK)
+        *out = compaction;
+    else
+        store->os->release(store->os, compaction);
+    return status;
+}
+
+/* Some segments at a time: one sync and one manifest are enough for as much as a store of this size can
+ * wait for. */
+static uint64_t portion(const struct pykv_store *store, const struct usage *usage)
+{
+    uint64_t least = store->options.segment_size / 2;
+    return usage->live / 16 > least ? usage->live / 16 : least;
+}
+
+int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
+{
+    struct compaction *compaction = NULL;
+    struct usage usage;
+    int status = compact_free(store);
+    bool paused = atomic_load(&store->shared->compaction_paused) != 0;
+    measure(store, &usage);
+    uint64_t id = paused || status != PYKV_OK ? 0 : choose_due(store, &usage);
+    tell_pressure(store, &usage, id != 0);
+    if (id == 0 || (status = begin(store, between, &compaction)) != PYKV_OK)
+        return status;
+    while (id != 0 && status == PYKV_OK && compaction->emptied_bytes < portion(store, &usage)) {
+        status = empty(compaction, id);
+        measure(store, &usage);
+        id = choose_due(store, &usage);
+    }
+    if (status != PYKV_CLOSED) {
+        int retired = retire(compaction);
+        status = status == PYKV_OK ? retired : status;
+        measure(store, &usage);
+        tell_pressure(store, &usage, status == PYKV_OK && choose_due(store, &usage) != 0);
+    }
+    store->os->release(store->os, compaction);
+    return status;
+}
