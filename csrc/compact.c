@@ -132,14 +132,14 @@ static uint64_t gain(const struct usage *usage, const struct segment_entry *entr
 }
 
 /* The segment to compact next, 0: none. Only where `least` hundredths of it are dead, or more. */
-static uint64_t choose(struct pykv_store *store, const struct usage *usage, uint64_t least, uint64_t below)
+static uint64_t choose(struct pykv_store *store, const struct usage *usage, uint64_t least)
 {
     uint64_t best = 0;
     double best_rate = 0;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
         const struct segment_entry *entry = &store->shared->segments[i];
         uint64_t cost, id = atomic_load_explicit(&entry->id, memory_order_relaxed);
-        if (id == 0 || id >= below || !can_compact(store, entry))
+        if (id == 0 || !can_compact(store, entry))
             continue;
         uint64_t gained = gain(usage, entry, &cost);
         if (gained == 0 || gained < atomic_load(&entry->length) / 100 * least)
@@ -168,20 +168,67 @@ static uint64_t choose_oldest(struct pykv_store *store, const struct usage *usag
     return tombstones > usage->live / 8 + LITTLE ? oldest : 0;
 }
 
+/* Of all that were there when a run through all of the store began: the oldest first, since tombstones go
+ * when what is older has gone. *left: bytes of those that are to be compacted. */
+static uint64_t choose_next(struct pykv_store *store, const struct usage *usage, uint64_t below, uint64_t *left)
+{
+    const struct segment_entry *next = NULL;
+    *left = 0;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        const struct segment_entry *entry = &store->shared->segments[i];
+        uint64_t cost, id = atomic_load(&entry->id), length = atomic_load(&entry->length);
+        if (id >= below || !can_compact(store, entry) || gain(usage, entry, &cost) <= length / 100)
+            continue;
+        *left += length;
+        if (next == NULL || entry->birth < next->birth)
+            next = entry;
+    }
+    return next == NULL ? 0 : atomic_load(&next->id);
+}
+
+/* Whether the active segment is mostly dead, so that it is worth ending. */
+static bool active_dead(struct pykv_store *store, const struct usage *usage, uint64_t least, uint64_t part)
+{
+    uint64_t tail = atomic_load(&store->shared->tail), cost;
+    struct segment_entry active = { .birth = entry_of(store, position_segment(tail))->birth };
+    const struct segment_entry *entry = entry_of(store, position_segment(tail));
+    atomic_store(&active.length, position_offset(tail));
+    atomic_store(&active.live_bytes, atomic_load(&entry->live_bytes));
+    atomic_store(&active.tombstone_bytes, atomic_load(&entry->tombstone_bytes));
+    atomic_store(&active.tombstone_newest, atomic_load(&entry->tombstone_newest));
+    uint64_t gained = gain(usage, &active, &cost);
+    return position_offset(tail) > SEGMENT_HEADER_SIZE && gained >= least && gained >= position_offset(tail) / part;
+}
+
+static int end_active(struct pykv_store *store)
+{
+    int status = store_lock(store);
+    if (status != PYKV_OK)
+        return status;
+    status = log_roll(&store->log, 0);
+    if (status == PYKV_OK) {    /* what is not yet in the keydir there is nothing of */
+        struct shared_counters counters = shared_counters(store->shared);
+        counters.position = atomic_load(&store->shared->tail);
+        shared_counters_publish(store->shared, &counters);
+    }
+    store_unlock(store);
+    return status;
+}
+
 /* What is due: where the store is about to outgrow its bound, what gives most; at any time, what is nearly
  * empty; and what is half empty when nobody writes. */
 static uint64_t choose_due(struct pykv_store *store, const struct usage *usage)
 {
     uint64_t id = 0;
     if (usage->log + store->options.segment_size > usage->limit) {
-        id = choose(store, usage, 10, UINT64_MAX);
+        id = choose(store, usage, 10);
         if (id == 0)
             id = choose_oldest(store, usage);
     }
     if (id == 0)
-        id = choose(store, usage, 90, UINT64_MAX);
+        id = choose(store, usage, 90);
     if (id == 0 && atomic_load(&store->idle) && usage->log > usage->live + usage->live / 2 + LITTLE)
-        id = choose(store, usage, 25, UINT64_MAX);
+        id = choose(store, usage, 25);
     return id;
 }
 
@@ -215,7 +262,10 @@ bool compact_due(struct pykv_store *store)
 {
     struct usage usage;
     measure(store, &usage);
-    return can_free(store) || (!atomic_load(&store->shared->compaction_paused) && choose_due(store, &usage) != 0);
+    if (can_free(store))
+        return true;
+    return !atomic_load(&store->shared->compaction_paused) &&
+           (choose_due(store, &usage) != 0 || (atomic_load(&store->idle) && active_dead(store, &usage, LITTLE, 2)));
 }
 
 /* ---- Copying ---- */
@@ -594,6 +644,8 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
     int status = compact_free(store);
     bool paused = atomic_load(&store->shared->compaction_paused) != 0;
     measure(store, &usage);
+    if (status == PYKV_OK && !paused && atomic_load(&store->idle) && active_dead(store, &usage, LITTLE, 2))
+        return end_active(store);       /* its turn comes when it is durable */
     uint64_t id = paused || status != PYKV_OK ? 0 : choose_due(store, &usage);
     tell_pressure(store, &usage, id != 0);
     if (id == 0 || (status = begin(store, between, &compaction)) != PYKV_OK)
@@ -611,4 +663,95 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
     }
     store->os->release(store->os, compaction);
     return status;
+}
+
+/* ---- On request ---- */
+
+static int go_on(struct pykv_store *store)
+{
+    maintain_sealed(store);
+    return atomic_load(&store->closing) == 0 ? store_refused(store) : PYKV_CLOSED;
+}
+
+/* One segment, of those that were there at the beginning. The caller holds the maintain lock. */
+static int compact_next(struct pykv_store *store, struct pykv_progress *progress)
+{
+    struct compaction *compaction = NULL;
+    struct usage usage;
+    uint64_t left;
+    int status = PYKV_OK;
+    measure(store, &usage);
+    if (progress->below == 0) {
+        if (active_dead(store, &usage, 1, 100))
+            status = end_active(store);
+        if (status == PYKV_OK)
+            status = go_on(store);
+        progress->below = store->shared->segment_id_next;
+    }
+    if (status == PYKV_OK)
+        status = compact_free(store);
+    if (status != PYKV_OK)
+        return status;
+    measure(store, &usage);
+    uint64_t id = choose_next(store, &usage, progress->below, &left);
+    if (progress->total == 0)
+        progress->total = left;
+    if (id != 0 && (status = begin(store, go_on, &compaction)) == PYKV_OK) {
+        status = empty(compaction, id);
+        int retired = retire(compaction);
+        status = status == PYKV_OK || status == PYKV_CORRUPT ? retired : status;   /* what is damaged stays */
+        store->os->release(store->os, compaction);
+        measure(store, &usage);
+        (void)choose_next(store, &usage, progress->below, &left);
+    }
+    progress->left = left;
+    return status;
+}
+
+int pykv_compact(struct pykv_store *store, struct pykv_progress *progress)
+{
+    bool died;
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    if (store->read_only) {
+        status = error_set(PYKV_READ_ONLY, 0, store->path, 0, "the store %s was opened for reading", store->path);
+    } else if ((status = store_refused(store)) == PYKV_OK) {
+        shared_lock_acquire(&store->shared->maintain, &store->process, &died);
+        status = compact_next(store, progress);
+        shared_lock_release(&store->shared->maintain, &store->process);
+    }
+    store_leave(store);
+    return status;
+}
+
+int pykv_compaction_pause(struct pykv_store *store, int on)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    if (store->read_only)
+        status = error_set(PYKV_READ_ONLY, 0, store->path, 0, "the store %s was opened for reading", store->path);
+    else
+        atomic_store(&store->shared->compaction_paused, on != 0);
+    store_leave(store);
+    return status;
+}
+
+void compact_stats(struct pykv_store *store, struct pykv_stats *out)
+{
+    struct shared *shared = store->shared;
+    struct usage usage;
+    measure(store, &usage);
+    out->log_limit_bytes = usage.limit;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        uint64_t retired = atomic_load(&shared->segments[i].retired);
+        if (retired != 0 && retired != EMPTIED)
+            out->held_bytes += atomic_load(&shared->segments[i].length);
+    }
+    out->written_bytes = atomic_load(&shared->written_bytes);
+    out->copied_bytes = atomic_load(&shared->copied_bytes);
+    out->freed_bytes = atomic_load(&shared->freed_bytes);
+    out->compacting = atomic_load(&shared->compacting);
+    out->compaction_paused = atomic_load(&shared->compaction_paused);
 }

@@ -87,8 +87,7 @@ static void protect(struct pykv_store *store)
     }
 }
 
-/* Sync, list and trim what was sealed. The caller holds the maintain lock. */
-static void settle_sealed(struct pykv_store *store)
+void maintain_sealed(struct pykv_store *store)
 {
     if (!sealed_due(store))
         return;
@@ -103,7 +102,7 @@ static int between_slices(struct pykv_store *store)
     uint64_t now = store->os->monotonic_ns(store->os);
     if (atomic_load(&store->helpers_stop) != 0 || store_refused(store) != PYKV_OK)
         return PYKV_CLOSED;
-    settle_sealed(store);
+    maintain_sealed(store);
     if (store->slice_ns == 0)
         store->slice_ns = now;
     uint64_t worked_ms = (now - store->slice_ns) / 1000000;
@@ -122,7 +121,7 @@ static bool work_shared(struct pykv_store *store)
     if ((!sealed_due(store) && !checkpoint_due(store) && !store_sweep_due(store) && !compact_due(store)) ||
         !shared_lock_try(&store->shared->maintain, &store->process, &died))
         return false;
-    settle_sealed(store);
+    maintain_sealed(store);
     if (checkpoint_due(store))
         (void)checkpoint_write(store);
     if (store_sweep_due(store))

@@ -286,8 +286,27 @@ struct pykv_stats {
     uint64_t snapshot_versions; /* of the oldest of them: versions published since, */
     uint64_t snapshot_bytes;  /* bytes of the log written since, which it holds on disk, */
     uint64_t snapshot_ms;     /* milliseconds since it was taken */
+    uint64_t log_limit_bytes; /* that log_bytes may reach before writers wait for compaction */
+    uint64_t held_bytes;      /* of segments that only wait for snapshots to be closed */
+    uint64_t written_bytes;   /* appended to the log, */
+    uint64_t copied_bytes;    /* copied by compaction, */
+    uint64_t freed_bytes;     /* and given back, since the keydir was made */
+    uint64_t compacting;      /* number of the segment that is being compacted, 0: none */
+    uint64_t compaction_paused; /* 1: by pykv_compaction_pause() */
 };
 int pykv_stats(struct pykv_store *store, struct pykv_stats *out);
+/* Compaction goes on by itself. To have all dead space back now, begin with *progress zeroed and call
+ * until progress->left is 0: each call compacts one of the segments that were there at the first. Space
+ * that snapshots hold is given back when they are closed. */
+struct pykv_progress {
+    uint64_t left, total;     /* bytes of the segments that are still to be compacted; at the first call */
+    uint64_t below;           /* the engine's own */
+};
+int pykv_compact(struct pykv_store *store, struct pykv_progress *progress);
+/* Keep all processes from compacting by themselves, or let them again (0). The store then grows without
+ * bound. Lasts until the keydir is rebuilt, at the latest after a reboot. */
+int pykv_compaction_pause(struct pykv_store *store, int on);
+
 /* The number of keys present. */
 int pykv_count(struct pykv_store *store, uint64_t *out);
 

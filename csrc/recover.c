@@ -678,6 +678,7 @@ static int finish(struct recovery *recovery)
     atomic_store(&shared->checkpoint_id, recovery->checkpoint.id);
     atomic_store(&shared->checkpoint_position, recovery->has_checkpoint ? recovery->checkpoint.position
                                                                         : position_make(first, SEGMENT_HEADER_SIZE));
+    atomic_store(&shared->written_bytes, shared_bytes_since(shared, recovery->checkpoint.start));
     atomic_store(&shared->checkpoint_sequence, recovery->has_checkpoint ? recovery->checkpoint.sequence : 0);
     status = store_write_manifest(store);
     if (status == PYKV_OK && recovery->has_manifest && recovery->manifest.count == 0)

@@ -215,6 +215,19 @@ void shared_counters_publish(struct shared *shared, const struct shared_counters
     atomic_store_explicit(&shared->published, counters->sequence << 1 | half, memory_order_release);
 }
 
+uint64_t shared_bytes_since(const struct shared *shared, uint64_t position)
+{
+    uint64_t tail = atomic_load(&shared->tail), sum = position_offset(tail);
+    if (position >= tail)
+        return 0;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && position_segment(tail) != position_segment(position); i++) {
+        uint64_t id = atomic_load(&shared->segments[i].id);
+        if (id >= position_segment(position) && id < position_segment(tail) && shared->segments[i].kind == SEGMENT_LOG)
+            sum += atomic_load(&shared->segments[i].length);
+    }
+    return sum > position_offset(position) ? sum - position_offset(position) : 0;
+}
+
 /* ---- Pins ---- */
 
 static uint64_t pin_value(uint32_t slot, uint64_t sequence) { return (uint64_t)(slot + 1) << 48 | sequence; }

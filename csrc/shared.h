@@ -168,6 +168,9 @@ struct shared_counters shared_counters(const struct shared *shared);
 /* (W) Write the half that does not count, and make it count by one store. */
 void shared_counters_publish(struct shared *shared, const struct shared_counters *counters);
 
+/* Bytes of the log between a position and its end. */
+uint64_t shared_bytes_since(const struct shared *shared, uint64_t position);
+
 void shared_identity_seal(struct shared_identity *identity);
 /* Whether the identity holds together (magic, layout, size, checksum) and names this boot and file. */
 bool shared_identity_matches(const struct shared_identity *identity, const struct os_identity *boot,

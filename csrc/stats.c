@@ -23,20 +23,6 @@ static int add_size(void *context, const char *name)
     return 0;
 }
 
-/* Bytes of the log between a position and its end. */
-static uint64_t bytes_since(const struct shared *shared, uint64_t position)
-{
-    uint64_t tail = atomic_load(&shared->tail), sum = position_offset(tail);
-    if (position >= tail)
-        return 0;
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && position_segment(tail) != position_segment(position); i++) {
-        uint64_t id = atomic_load(&shared->segments[i].id);
-        if (id >= position_segment(position) && id < position_segment(tail))
-            sum += atomic_load(&shared->segments[i].length);
-    }
-    return sum > position_offset(position) ? sum - position_offset(position) : 0;
-}
-
 static void count_log(const struct shared *shared, struct pykv_stats *out)
 {
     uint64_t active = position_segment(atomic_load(&shared->tail));
@@ -69,7 +55,7 @@ static void count_pins(struct pykv_store *store, struct pykv_stats *out)
         return;
     uint64_t since_ms = atomic_load(&oldest->since_ms);
     out->snapshot_versions = out->version > sequence ? out->version - sequence : 0;
-    out->snapshot_bytes = bytes_since(shared, atomic_load(&oldest->position));
+    out->snapshot_bytes = shared_bytes_since(shared, atomic_load(&oldest->position));
     out->snapshot_ms = now_ms > since_ms ? now_ms - since_ms : 0;
 }
 
@@ -96,7 +82,7 @@ int pykv_stats(struct pykv_store *store, struct pykv_stats *out)
     out->keydir_bytes = keydir_memory_size(store->keydir);
     out->keydir_buckets = atomic_load(&shared->keydir.bucket_count);
     out->keydir_nodes = atomic_load(&shared->keydir.node_count) - atomic_load(&shared->keydir.node_free_count);
-    out->unsynced_bytes = bytes_since(shared, atomic_load(&shared->durable));
+    out->unsynced_bytes = shared_bytes_since(shared, atomic_load(&shared->durable));
     out->checkpoint_version = atomic_load(&shared->checkpoint_sequence);
     out->processes = process_count(&store->process);
     out->syncs = atomic_load(&shared->sync_count);
@@ -104,6 +90,7 @@ int pykv_stats(struct pykv_store *store, struct pykv_stats *out)
     out->damaged_records = atomic_load(&store->damaged_records);
     out->open_us = store->open_us;
     count_pins(store, out);
+    compact_stats(store, out);
     store_leave(store);
     return PYKV_OK;
 }
@@ -267,6 +254,8 @@ static int verify_segment(struct verification *verification, uint32_t slot, uint
     char name[32];
     log_segment_name(id, name);
     int status = log_segment(&store->log, slot, &walk.segment);
+    if (status == PYKV_CORRUPT && atomic_load(&store->shared->segments[slot].id) != id)
+        return PYKV_OK;         /* compaction has removed it */
     if (status == PYKV_CORRUPT) {
         (void)leads_into(verification, slot, 0, UINT64_MAX);
         note_damage(report, name, 0, 0);

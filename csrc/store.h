@@ -176,6 +176,8 @@ int store_refused(const struct pykv_store *store);  /* PYKV_SYNC_FAILED if so */
 /* ---- maintain.c ---- */
 void maintain_start(struct pykv_store *store);  /* begins the helper threads, where there can be any */
 void maintain_stop(struct pykv_store *store);
+/* Sync, list and trim what was sealed. The caller holds the maintain lock. */
+void maintain_sealed(struct pykv_store *store);
 void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helper if due */
 void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper sweep, if due */
 
@@ -190,6 +192,8 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store));
 int compact_settle(struct pykv_store *store);
 /* Remove segments that nobody needs any more. */
 int compact_free(struct pykv_store *store);
+/* Its part of the figures; without the lock. */
+void compact_stats(struct pykv_store *store, struct pykv_stats *out);
 
 /* ---- checkpoint.c ---- */
 int checkpoint_write(struct pykv_store *store);     /* the caller holds the maintain lock */

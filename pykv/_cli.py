@@ -1,6 +1,6 @@
 """
-_cli.py -- the command line: get, put, delete, scan, stats, verify, bench. The commands load and
-dump are in _cli_rows.py, exit codes and progress bars in _cli_common.py.
+_cli.py -- the command line: get, put, delete, scan, stats, compact, verify, bench. The commands load
+and dump are in _cli_rows.py, exit codes and progress bars in _cli_common.py.
 """
 
 from __future__ import annotations
@@ -171,6 +171,32 @@ def stats(store: str, as_json: bool) -> None:
     for name, value in figures.items():
         table.add_row(name, f"{value:,}", human_size(value) if name.endswith("_bytes") else "")
     Console().print(table)
+
+
+@cli.command()
+@STORE
+@JSON
+def compact(store: str, as_json: bool) -> None:
+    """Give back all dead space now, beside whoever uses the store."""
+    with pykv.open(store, "w") as db:
+        before = db.stats()
+        done = 0
+        with progress("compact", before.log_bytes) as advance:
+
+            def tell(so_far: int, total: int) -> None:
+                nonlocal done
+                share = before.log_bytes * so_far // total if total else before.log_bytes
+                advance(share - done)
+                done = share
+
+            db.compact(tell)
+        after = db.stats()
+    figures = {"log_bytes_before": before.log_bytes, "log_bytes_after": after.log_bytes}
+    if as_json:
+        write_json(figures | {"live_bytes": after.live_bytes})
+    else:
+        sizes = (human_size(each) for each in (before.log_bytes, after.log_bytes))
+        click.echo(" -> ".join(sizes) + f", {human_size(after.live_bytes)} of it live")
 
 
 @cli.command()

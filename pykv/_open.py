@@ -37,6 +37,7 @@ class Options(TypedDict, total=False):
     io: IO
     max_disk_bytes: int | None
     segment_bytes: int | None
+    space_factor: float
     expected_keys: int | None
     repair: bool
     mode: int
@@ -44,6 +45,7 @@ class Options(TypedDict, total=False):
 
 SEGMENT_SIZES = (64 << 10, 1 << 30)  # bytes, least and most
 INTERVALS = (1, 3_600_000)  # milliseconds
+SPACE_FACTORS = (1.1, 100.0)
 COUNT_MAX = (1 << 63) - 1
 
 
@@ -56,6 +58,7 @@ def open(
     io: IO = "mmap",
     max_disk_bytes: int | None = None,
     segment_bytes: int | None = None,
+    space_factor: float = 2.0,
     expected_keys: int | None = None,
     repair: bool = False,
     mode: int = 0o600,
@@ -77,6 +80,9 @@ def open(
         max_disk_bytes: Limit of all segments together; None: that of the disk.
         segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: 128 MiB. It is the
             unit in which dead space is reclaimed, and no limit on a value.
+        space_factor: All files together may have this many times the live bytes, and two segments
+            more, before writers wait for compaction: 1.1 to 100. A low factor saves disk, a high
+            one work.
         expected_keys: Sizes the keydir beforehand; None: it grows as needed.
         repair: Skip damaged records during recovery, where otherwise it refuses to open. The
             keys that they held are gone, or older; `stats().damaged_records` counts the places.
@@ -119,6 +125,7 @@ def open(
         options.segment_size = _integer("segment_bytes", segment_bytes, *SEGMENT_SIZES)
     if max_disk_bytes is not None:
         options.disk_size_max = _integer("max_disk_bytes", max_disk_bytes, 1, COUNT_MAX)
+    options.space_percent = _percent("space_factor", space_factor)
     if expected_keys is not None:
         options.expected_keys = _integer("expected_keys", expected_keys, 0, COUNT_MAX)
 
@@ -132,6 +139,7 @@ def open(
         "io": io,
         "max_disk_bytes": max_disk_bytes,
         "segment_bytes": segment_bytes,
+        "space_factor": space_factor,
     }
     shown = os.fsdecode(path)
     place = (str(Path(shown).absolute()), "r" if flag == "r" else "w", again)
@@ -150,6 +158,15 @@ def _choice(name: str, value: str, choices: dict[str, int]) -> int:
         allowed = ", ".join(map(repr, choices))
         raise InvalidError(f"{name} is one of {allowed}, not {value!r}")
     return choices[value]
+
+
+def _percent(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is a float, not {type(value).__name__}")
+    least, most = SPACE_FACTORS
+    if not least <= value <= most:
+        raise InvalidError(f"{name} is between {least} and {most}, not {value}")
+    return round(value * 100)
 
 
 def _integer(name: str, value: Any, least: int, most: int) -> int:

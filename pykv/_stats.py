@@ -35,6 +35,13 @@ class Stats:
         snapshot_versions: Of the oldest of them: versions (batches) published since it was taken.
         snapshot_bytes: Bytes of the log written since, which it keeps from being reclaimed.
         snapshot_ms: Milliseconds since it was taken.
+        log_limit_bytes: What log_bytes may reach before writers wait for compaction.
+        held_bytes: Bytes of segments that only wait for snapshots to be closed.
+        written_bytes: Bytes appended to the log since the keydir was made.
+        copied_bytes: Bytes that compaction copied since then.
+        freed_bytes: Bytes that compaction gave back since then.
+        compacting: Number of the segment that is being compacted; 0: none.
+        compaction_paused: 1 if compaction is paused.
     """
 
     keys: int
@@ -58,6 +65,18 @@ class Stats:
     snapshot_versions: int
     snapshot_bytes: int
     snapshot_ms: int
+    log_limit_bytes: int
+    held_bytes: int
+    written_bytes: int
+    copied_bytes: int
+    freed_bytes: int
+    compacting: int
+    compaction_paused: int
+
+    @property
+    def write_amplification(self) -> float:
+        """Bytes written to segments for each byte that was appended to the log."""
+        return 1 + self.copied_bytes / self.written_bytes if self.written_bytes else 1.0
 
     @classmethod
     def _from_c(cls, stats: Any) -> Stats:

@@ -507,6 +507,55 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
         if status < 0:
             raise failure(status)
 
+    def compact(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """
+        Give back all dead space now; compaction goes on by itself, but takes its time.
+
+        Every segment of which a hundredth or more is dead is compacted, one after the other, while
+        others read and write. What snapshots hold is given back when they are closed.
+
+        Args:
+            progress: Called after each segment with the bytes that are done, and those in all.
+        Raises:
+            StoreFullError: There is no room for the copies of what is live in one segment.
+            SyncFailedError: A sync failed; writes are refused until the store is reopened.
+
+        >>> db.update((b"%d" % i, b"x" * 1000) for i in range(1000))
+        >>> db.clear()
+        >>> db.compact()
+        >>> db.stats().log_bytes < 1000
+        True
+
+        Cost: reads those segments, copies what is live in them. Source: `pykv_compact` in
+        csrc/pykv.h.
+        """
+        state = ffi.new("struct pykv_progress *")
+        while True:
+            status = lib.pykv_compact(self._handle, state)
+            if status < 0:
+                raise failure(status)
+            if progress is not None:
+                progress(max(state.total - state.left, 0), state.total)
+            if not state.left:
+                return
+
+    def pause_compaction(self) -> None:
+        """
+        Keep all processes from compacting, but for `compact`, until `resume_compaction`.
+
+        Meanwhile dead space grows without bound. A reboot ends the pause.
+        """
+        self._pause_compaction(1)
+
+    def resume_compaction(self) -> None:
+        """Let compaction go on by itself again, in all processes."""
+        self._pause_compaction(0)
+
+    def _pause_compaction(self, on: int) -> None:
+        status = lib.pykv_compaction_pause(self._handle, on)
+        if status < 0:
+            raise failure(status)
+
     def _write(
         self,
         ops: Sequence[int] | None,

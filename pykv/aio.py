@@ -329,6 +329,18 @@ class AsyncStore(_AsyncReader):
         """As `Store.sync`."""
         await self._call(self._target.sync)
 
+    async def compact(self) -> None:
+        """As `Store.compact`."""
+        await self._call(self._target.compact)
+
+    async def pause_compaction(self) -> None:
+        """As `Store.pause_compaction`."""
+        await self._call(self._target.pause_compaction)
+
+    async def resume_compaction(self) -> None:
+        """As `Store.resume_compaction`."""
+        await self._call(self._target.resume_compaction)
+
     async def stats(self) -> Stats:
         """As `Store.stats`."""
         return await self._call(self._target.stats)
