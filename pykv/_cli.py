@@ -1,6 +1,6 @@
 """
-_cli.py -- the command line: get, put, delete, scan, stats, compact, verify, bench. The commands load
-and dump are in _cli_rows.py, exit codes and progress bars in _cli_common.py.
+_cli.py -- the command line: get, put, delete, scan, stats, compact, verify, bench. The commands
+load and dump are in _cli_rows.py, exit codes and progress bars in _cli_common.py.
 """
 
 from __future__ import annotations
