@@ -205,7 +205,7 @@ static int end_active(struct pykv_store *store)
     int status = store_lock(store);
     if (status != PYKV_OK)
         return status;
-    status = log_roll(&store->log, 0);
+    status = log_end_active(&store->log);
     if (status == PYKV_OK) {    /* what is not yet in the keydir there is nothing of */
         struct shared_counters counters = shared_counters(store->shared);
         counters.position = atomic_load(&store->shared->tail);

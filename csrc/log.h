@@ -119,6 +119,8 @@ int log_repair(struct log *log);
 /* (W) Begin a new active segment of `least` bytes or more, with no predecessor (`tail` 0) or after
  * sealing the present one. */
 int log_roll(struct log *log, uint64_t least);
+/* (W) Seal the active segment, whatever is left in it, and begin a new one. */
+int log_end_active(struct log *log);
 /* (W) Make and register a segment of `least` bytes or more that nothing refers to yet. */
 int log_begin(struct log *log, enum segment_kind kind, uint64_t least, struct segment **out);
 
