@@ -565,6 +565,10 @@ int compact_free(struct pykv_store *store)
     uint64_t ids[FREED_MAX];
     size_t count = 0;
     int status = PYKV_OK;
+    /* Without a manifest a recovery follows the seals where segments are not trimmed; they must not lead
+     * to one that was removed. */
+    if (can_free(store))
+        maintain_trim(store);
     while (status == PYKV_OK && can_free(store))
         if ((status = unlist(store, ids, FREED_MAX, &count)) == PYKV_OK)
             status = remove_files(store, ids, count);

@@ -59,8 +59,7 @@ static bool interval_due(const struct pykv_store *store)
                atomic_load_explicit(&shared->tail, memory_order_relaxed);
 }
 
-/* Give back what was reserved behind the seal, and make our mapping of it read-only. */
-static void trim(struct pykv_store *store)
+void maintain_trim(struct pykv_store *store)
 {
     struct shared *shared = store->shared;
     for (uint32_t slot = 0; slot < SEGMENT_SLOT_COUNT; slot++) {
@@ -93,7 +92,7 @@ void maintain_sealed(struct pykv_store *store)
         return;
     protect(store);
     if (store_sync_sealed(store) == PYKV_OK && store_write_manifest(store) == PYKV_OK)
-        trim(store);
+        maintain_trim(store);
 }
 
 /* Between two slices of compaction. While there is little pressure it works half of the time. */

@@ -162,6 +162,10 @@ static int register_segment(struct recovery *recovery, uint64_t id, const struct
     }
     uint64_t length = known != NULL && known->length != 0 && known->length < size ? known->length : size;
     segment_enter(entry, header->kind, header->capacity, header->birth);
+    /* The batches of that time may be lost. Their numbers are not given again: what a tombstone must hide
+     * is told by comparing its version with births. */
+    if (header->birth > recovery->replay.counters.sequence && header->birth < SEQUENCE_MAX)
+        recovery->replay.counters.sequence = header->birth;
     atomic_store(&entry->length, length);
     atomic_store(&entry->synced, known != NULL && known->length != 0);
     atomic_store(&entry->id, id);
@@ -432,7 +436,8 @@ static void adopt_checkpoint(struct recovery *recovery)
     struct shared *shared = recovery->store->shared;
     recovery->replay.checkpoint = &recovery->checkpoint;
     recovery->replay.counters.keys = recovery->checkpoint.keys;
-    recovery->replay.counters.sequence = recovery->checkpoint.sequence;
+    if (recovery->checkpoint.sequence > recovery->replay.counters.sequence)
+        recovery->replay.counters.sequence = recovery->checkpoint.sequence;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
         if (recovery->checkpoint.ids[i] != 0 && atomic_load(&shared->segments[i].id) == recovery->checkpoint.ids[i])
             atomic_store(&shared->segments[i].live_bytes, recovery->checkpoint.live_bytes[i]);
@@ -680,7 +685,9 @@ static int finish(struct recovery *recovery)
                                                                         : position_make(first, SEGMENT_HEADER_SIZE));
     atomic_store(&shared->written_bytes, shared_bytes_since(shared, recovery->checkpoint.start));
     atomic_store(&shared->checkpoint_sequence, recovery->has_checkpoint ? recovery->checkpoint.sequence : 0);
-    status = store_write_manifest(store);
+    status = compact_settle(store);     /* what was taken in without a manifest */
+    if (status == PYKV_OK)
+        status = store_write_manifest(store);
     if (status == PYKV_OK && recovery->has_manifest && recovery->manifest.count == 0)
         (void)store->os->dir_list(store->os, store->dir, remove_given_up, recovery);
     for (size_t i = recovery->count; i < recovery->all && status == PYKV_OK && !store->options.repair; i++) {

@@ -86,7 +86,7 @@ int pykv_sync(struct pykv_store *store)
     int status = store_enter(store);
     if (status != PYKV_OK)
         return status;
-    if (!store->private)
+    if (!store->private && (status = store_refused(store)) == PYKV_OK)
         status = store_sync_to(store, atomic_load(&store->shared->tail));
     store_leave(store);
     return status;
