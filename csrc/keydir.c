@@ -43,7 +43,7 @@
 #define BUCKETS_MIN (UINT64_C(1) << KEYDIR_LEVEL_MIN)
 #define BUCKETS_MAX (UINT64_C(1) << KEYDIR_LEVEL_MAX)
 #define NODE_SIZE 32u
-#define NODE_SLOTS 4u
+#define NODE_SLOTS 4u                   /* half as many: words_compare() rests on it */
 
 /* Slots to a bucket before the table grows, as a fraction. Over a cycle of growth, as the number of
  * buckets doubles, 6.4 costs 11.3 to 11.9 bytes a slot, and one lookup in seven leaves the first
@@ -402,6 +402,35 @@ int keydir_probe(struct keydir *keydir, uint64_t hash, struct keydir_probe *prob
     return status;
 }
 
+static inline uint32_t word_compare(const word *from, uint64_t wanted, uint64_t *value)
+{
+    *value = load(from);
+    return (*value ^ wanted) < UINT64_C(1) << SLOT_TAG_SHIFT;
+}
+
+/* Load the words of a node or half a bucket, and tell by bits which have the tag of `wanted`. Written
+ * out, as compilers unroll no loop of atomic loads. */
+static inline uint32_t words_compare(const word *group, uint64_t wanted, uint64_t *value)
+{
+    return word_compare(&group[0], wanted, &value[0]) | word_compare(&group[1], wanted, &value[1]) << 1 |
+           word_compare(&group[2], wanted, &value[2]) << 2 | word_compare(&group[3], wanted, &value[3]) << 3;
+}
+
+/* Go on to the node that the last word of a group leads to, if it is a link. Out of line: one lookup in
+ * seven needs it. */
+static __attribute__((noinline)) void probe_follow(struct keydir *keydir, struct keydir_probe *probe, uint64_t last)
+{
+    word *next;
+    probe->group = NULL;
+    if (!word_is_link(last) || --probe->steps == 0)
+        return;
+    int status = link_follow(keydir, last, &next);
+    if (status == PYKV_OK)
+        probe->group = next, probe->slot = 0, probe->slot_count = NODE_SLOTS;
+    else if (status != PYKV_CORRUPT)
+        probe->status = status;
+}
+
 /* A group's words are all compared before any is judged: a branch for each would be guessed wrong
  * once a lookup, which costs more (10 ns of 40) than the comparing. But each word is loaded once
  * only: the last one may be the slot looked for at first, and at the second look a link to it. */
@@ -409,15 +438,11 @@ uint64_t keydir_probe_next(struct keydir *keydir, struct keydir_probe *probe)
 {
     const uint64_t wanted = slot_make(probe->hash, 0, false);
     uint64_t value[BUCKET_SLOTS];
-    word *next;
     while (probe->group != NULL) {
-        uint64_t last = 0;
-        uint32_t agree = 0;
-        for (uint32_t i = probe->slot; i < probe->slot_count; i++) {
-            value[i] = last = load(&probe->group[i]);
-            agree |= (uint32_t)((last ^ wanted) >> SLOT_TAG_SHIFT == 0) << i;
-        }
-        for (; agree != 0; agree &= agree - 1) {
+        uint32_t agree = words_compare(probe->group, wanted, value);
+        if (probe->slot_count == BUCKET_SLOTS)
+            agree |= words_compare(probe->group + NODE_SLOTS, wanted, value + NODE_SLOTS) << NODE_SLOTS;
+        for (agree = agree >> probe->slot << probe->slot; agree != 0; agree &= agree - 1) {
             uint32_t i = (uint32_t)__builtin_ctz(agree);
             if (word_is_slot(value[i])) {
                 probe->slot = i + 1;
@@ -425,14 +450,7 @@ uint64_t keydir_probe_next(struct keydir *keydir, struct keydir_probe *probe)
                 return keydir_slot_location(value[i]);
             }
         }
-        probe->group = NULL;
-        if (!word_is_link(last) || --probe->steps == 0)
-            break;
-        int status = link_follow(keydir, last, &next);
-        if (status == PYKV_OK)
-            probe->group = next, probe->slot = 0, probe->slot_count = NODE_SLOTS;
-        else if (status != PYKV_CORRUPT)
-            probe->version = UINT64_MAX;    /* "moved": this end proves nothing; probe again */
+        probe_follow(keydir, probe, value[probe->slot_count - 1]);
     }
     return 0;
 }
@@ -453,7 +471,7 @@ bool keydir_holds(struct keydir *keydir, uint64_t hash, uint64_t location)
         while ((found = keydir_probe_next(keydir, &probe)) != 0)
             if (found == location)
                 return true;
-    } while (keydir_probe_moved(keydir, &probe));
+    } while (probe.status == PYKV_OK && keydir_probe_moved(keydir, &probe));
     return false;
 }
 
@@ -541,13 +559,18 @@ bool keydir_insert(struct keydir *keydir, uint64_t hash, uint64_t location, bool
     return true;
 }
 
-bool keydir_replace(struct keydir *keydir, uint64_t hash, uint64_t from, uint64_t to, bool dead)
+bool keydir_replace(struct keydir *keydir, uint64_t hash, struct keydir_place place, uint64_t from, uint64_t to,
+                    bool dead)
 {
-    word *place = slot_find(keydir, hash, from);
+    word *found = (word *)place.word;
     assert(to <= SLOT_LOCATION_MASK && word_is_slot(to));
-    if (place == NULL)
+    /* After a move the place may lie in a node that was freed, and still look as it did; after an
+     * insert, which is no move, it may be a link. */
+    if ((found == NULL || load(&keydir->shared->version) != place.version ||
+         (load(found) & ~SLOT_DEAD) != slot_make(hash, from, false)) &&
+        (found = slot_find(keydir, hash, from)) == NULL)
         return false;
-    store(place, slot_make(hash, to, dead));
+    store(found, slot_make(hash, to, dead));
     return true;
 }
 

@@ -63,16 +63,28 @@ struct keydir_probe {
     const _Atomic uint64_t *group;      /* bucket or node being read */
     uint32_t slot, slot_count, steps;
     bool dead;                          /* of the candidate: it is a tombstone */
+    int status;                         /* at the end: PYKV_OK, or why there may be more candidates */
 };
 /* A status: mapping a new piece of the table can fail. Loads what keydir_probe_moved() compares. */
 int keydir_probe(struct keydir *keydir, uint64_t hash, struct keydir_probe *probe);
-/* The next candidate's location, or 0 at the end. Bounded, whatever the memory holds. */
+/* The next candidate's location, or 0 at the end. Bounded, whatever the memory holds. The end proves
+ * absence only if probe->status is PYKV_OK: a piece of the table may refuse to be mapped. */
 uint64_t keydir_probe_next(struct keydir *keydir, struct keydir_probe *probe);
-/* After the end: whether slots moved meanwhile, so that absence is not proven: probe again. */
+/* After an end that is PYKV_OK: whether slots moved meanwhile, so that absence is not proven: probe again. */
 bool keydir_probe_moved(const struct keydir *keydir, const struct keydir_probe *probe);
 /* Whether a slot with this hash still points at `location`: what a reader asks that found something
  * odd there, before it calls that corruption. */
 bool keydir_holds(struct keydir *keydir, uint64_t hash, uint64_t location);
+
+/* Where the last candidate was found, for a writer that is about to replace it. */
+struct keydir_place {
+    const _Atomic uint64_t *word;       /* NULL: not known */
+    uint64_t version;                   /* it is there while this stands still */
+};
+static inline struct keydir_place keydir_probe_place(const struct keydir_probe *probe)
+{
+    return (struct keydir_place){ .word = &probe->group[probe->slot - 1], .version = probe->version };
+}
 
 /* Start fetching the bucket of `hash` into the cache. */
 void keydir_prefetch(struct keydir *keydir, uint64_t hash);
@@ -83,8 +95,10 @@ int keydir_reserve(struct keydir *keydir, uint64_t count);
 /* (W) Add a slot. Room was reserved: false, with nothing changed, only if the memory is damaged. */
 bool keydir_insert(struct keydir *keydir, uint64_t hash, uint64_t location, bool dead);
 /* (W) Make the slot of `hash` that points at `from` point at `to`, in one atomic store: the commit
- * point of the key. False, with nothing changed, if there is no such slot. */
-bool keydir_replace(struct keydir *keydir, uint64_t hash, uint64_t from, uint64_t to, bool dead);
+ * point of the key. `place`: where it was found, to spare a search; {0} if that is not known. False,
+ * with nothing changed, if there is no such slot. */
+bool keydir_replace(struct keydir *keydir, uint64_t hash, struct keydir_place place, uint64_t from, uint64_t to,
+                    bool dead);
 /* (W) Empty the slot of `hash` that points at `location`. False if there is none. */
 bool keydir_remove(struct keydir *keydir, uint64_t hash, uint64_t location);
 /* (W) After a death in the middle of any of the above: finish what it was moving. O(1). A node that

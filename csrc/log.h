@@ -16,7 +16,7 @@
 
 struct segment {                /* one process's view of a segment */
     uint64_t id;
-    int fd;
+    int fd;                     /* -1 where the mapping is all that reading needs: see segment.c */
     uint8_t *base;              /* mapping of `map_size` bytes, or NULL */
     size_t map_size;
     uint64_t capacity;
@@ -62,6 +62,10 @@ static inline void log_detach(struct log *log)
     if (log->pread && base != NULL)
         log->os->unmap(log->os, base, log->append_size);
 }
+/* The file of a segment, for as long as a call takes: the caller closes it. An errno value. */
+int log_open_file(const struct log *log, uint64_t id, int *fd);
+/* Read from it, of the mapping where there is one. PYKV_CORRUPT, without a message, beyond its end. */
+int segment_read(const struct log *log, const struct segment *segment, void *bytes, size_t size, uint64_t offset);
 /* Open it anew at the next use: its file has changed. Only while nobody else reads the log. */
 void log_forget(struct log *log, uint64_t id);
 void segment_release(struct segment *segment);      /* drop a reference */

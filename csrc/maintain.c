@@ -5,6 +5,7 @@
 
 #define AHEAD_MIN (UINT64_C(32) << 10)
 #define IDLE_MS 1000u
+#define SEALED_MAX 24u          /* segments not yet durable, each of which costs a descriptor */
 
 enum { ASLEEP = 0, AWAKE = 1 };
 
@@ -26,6 +27,14 @@ static bool sealed_due(const struct pykv_store *store)
     const struct shared *shared = store->shared;
     return position_segment(atomic_load_explicit(&shared->durable, memory_order_relaxed)) !=
            position_segment(atomic_load_explicit(&shared->tail, memory_order_relaxed));
+}
+
+/* The helper does not keep up: whoever writes then waits for it. */
+static bool sealed_many(const struct pykv_store *store)
+{
+    const struct shared *shared = store->shared;
+    return position_segment(atomic_load_explicit(&shared->tail, memory_order_relaxed)) -
+               position_segment(atomic_load_explicit(&shared->durable, memory_order_relaxed)) > SEALED_MAX;
 }
 
 /* Bytes of log since the last checkpoint, more or less: segments are about as long as each other. */
@@ -53,14 +62,14 @@ static void trim(struct pykv_store *store)
     struct shared *shared = store->shared;
     for (uint32_t slot = 0; slot < SEGMENT_SLOT_COUNT; slot++) {
         struct segment_entry *entry = &shared->segments[slot];
-        struct segment *segment;
+        uint64_t id = atomic_load(&entry->id), length = atomic_load(&entry->length);
         struct os_stat stat;
-        if (atomic_load(&entry->id) == 0 || atomic_load(&entry->synced) != 1 ||
-            log_segment(&store->log, slot, &segment) != PYKV_OK)
+        int fd;
+        if (id == 0 || atomic_load(&entry->synced) != 1 || log_open_file(&store->log, id, &fd) != 0)
             continue;
-        uint64_t length = atomic_load(&entry->length);
-        if (store->os->file_stat(store->os, segment->fd, &stat) == 0 && stat.size > length)
-            (void)store->os->file_truncate(store->os, segment->fd, length);
+        if (store->os->file_stat(store->os, fd, &stat) == 0 && stat.size > length)
+            (void)store->os->file_truncate(store->os, fd, length);
+        (void)store->os->file_close(store->os, fd);
         atomic_store(&entry->synced, 2);
     }
 }
@@ -99,7 +108,7 @@ static void work(struct pykv_store *store)
         return;
     if (ahead_due(store))
         log_extend_ahead(&store->log);
-    if (atomic_load_explicit(&store->shared->pin_count, memory_order_relaxed) != 0)
+    if (shared_pinned(store->shared))
         shared_unpin_dead(store->shared, &store->process);
     work_shared(store);
 }
@@ -172,6 +181,8 @@ void maintain_nudge(struct pykv_store *store)
         return;
     }
     wake_helper(store);
+    if (sealed_many(store))
+        (void)store_sync_sealed(store);
 }
 
 void maintain_sweep(struct pykv_store *store)

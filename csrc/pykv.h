@@ -38,6 +38,8 @@ enum pykv_status {           /* stable numbers: Python maps each failure to one 
     PYKV_BUSY = -12,         /* another machine, or a process of another boot, uses the store */
     PYKV_NOT_A_NUMBER = -13, /* pykv_incr: the value is no decimal integer of 64 bits, or overflows */
     PYKV_DENIED = -14,       /* no permission for the directory or a file in it */
+    PYKV_SNAPSHOT_LOST = -15, /* deletes since then took away what the snapshot or scan looks at, and
+                               * this process, which cannot write to the store, could not hold them */
 };
 
 enum pykv_durability {
@@ -56,7 +58,8 @@ enum pykv_flag {             /* as dbm.open: */
 
 enum pykv_io {
     PYKV_IO_MMAP = 0,        /* read through shared mappings: fastest while the data fits in RAM */
-    PYKV_IO_PREAD = 1,       /* never map sealed segments: no SIGBUS if the disk fails under a map */
+    PYKV_IO_PREAD = 1,       /* never map sealed segments: no SIGBUS if the disk fails under a map.
+                              * Costs a descriptor for each segment */
 };
 
 enum pykv_op {               /* what one operation of a batch does, or demands */
@@ -66,6 +69,9 @@ enum pykv_op {               /* what one operation of a batch does, or demands *
     PYKV_EXPECT_ABSENT = 3,  /* key */
     PYKV_EXPECT_VALUE = 4,   /* key, value: present with these very bytes */
     PYKV_EXPECT_VERSION = 5, /* key, version in `numbers`: 0 means absent */
+    PYKV_EXPECT_UNCHANGED = 6, /* key, version in `numbers`: present, and written by that batch or before */
+    PYKV_EXPECT_PREFIX_UNCHANGED = 7, /* key: a prefix; `numbers`: the position of a snapshot that is
+                              * open. No key that begins with it was written or deleted since */
 };
 
 struct pykv_options {
@@ -74,7 +80,9 @@ struct pykv_options {
     int io;                      /* enum pykv_io */
     int repair;                  /* nonzero: skip damaged records on recovery instead of refusing */
     uint32_t interval_ms;        /* of PYKV_DURABILITY_INTERVAL: 1 to 3,600,000 */
-    uint32_t file_mode;          /* permission bits of new files, 0600 if 0; directory: plus x */
+    uint32_t file_mode;          /* permission bits of the files of a new store, whatever the umask,
+                                  * 0600 if 0; of the directory the same, and x where there is r. An
+                                  * existing store keeps the mode that it has, that of its lock file */
     uint64_t segment_size;       /* bytes of a segment: 64 KiB to 1 GiB; 0: 128 MiB */
     uint64_t disk_size_max;      /* bytes of all segments; 0: no limit but the disk's */
     uint64_t expected_keys;      /* sizes the keydir beforehand; 0: grow as needed */
@@ -91,6 +99,7 @@ struct pykv_error {
 struct pykv_store;           /* an open store */
 struct pykv_rows;            /* the results of a call that returns many: reusable, one call at a time */
 struct pykv_scan;            /* an iteration over one instant of the store */
+struct pykv_snapshot;        /* one instant of the store, kept readable */
 struct pykv_pin;             /* what keeps the bytes of a view valid */
 
 /* The last failure of a pykv call in the calling thread. Valid until that thread's next call. */
@@ -118,9 +127,15 @@ void pykv_free(struct pykv_store *store);
  * PYKV_NOT_FOUND or a failure. *version, where not NULL, gets the record's version. */
 int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, uint8_t *buffer,
                  size_t capacity, uint64_t *version);
-/* The same without the version: for bindings, where each argument costs. */
-int64_t pykv_get_value(struct pykv_store *store, const uint8_t *key, size_t key_size,
-                       uint8_t *buffer, size_t capacity);
+/* The same for bindings, where each argument costs: what does not change from call to call lies in a
+ * room. Returns the value's size if it was copied, else -1000 + status, PYKV_FULL if the room is too
+ * small. A room is for one call at a time. */
+struct pykv_room {
+    struct pykv_store *store;
+    uint8_t *buffer;
+    size_t capacity;
+};
+int64_t pykv_get_value(struct pykv_room *room, const uint8_t *key, size_t key_size);
 
 /* PYKV_OK if present, PYKV_NOT_FOUND if not. *expiry_ms, where not NULL, gets the time of expiry in
  * milliseconds since 1970, 0 for never. */
@@ -151,13 +166,52 @@ int pykv_get_many(struct pykv_store *store, size_t count, const uint8_t *keys,
 int pykv_contains_many(struct pykv_store *store, size_t count, const uint8_t *keys,
                        const uint32_t *key_sizes, uint8_t *present);
 
-/* Iterate over all keys that begin with `prefix`, as of this instant, each exactly once, in no
- * order. pykv_scan_next() fills `rows` with some keys (mode 1), values (2) or keys and values in
- * turn (3); PYKV_NOT_FOUND: no more. A scan is one thread's; close it, also after a failure. */
-int pykv_scan_open(struct pykv_store *store, const uint8_t *prefix, size_t prefix_size, int mode,
-                   struct pykv_scan **out);
+/* Iterate over all keys that begin with `prefix`, as of `snapshot`, or of this instant where it is
+ * NULL, each exactly once, in no order. pykv_scan_next() fills `rows` with some keys (mode 1), values
+ * (2) or keys and values in turn (3); PYKV_NOT_FOUND: no more. A scan is one thread's; close it, also
+ * after a failure. One that has begun goes on after the snapshot was closed. */
+int pykv_scan_open(struct pykv_store *store, struct pykv_snapshot *snapshot, const uint8_t *prefix,
+                   size_t prefix_size, int mode, struct pykv_scan **out);
 int pykv_scan_next(struct pykv_scan *scan, struct pykv_rows *rows);
 void pykv_scan_close(struct pykv_scan *scan);
+
+/* ---- Snapshots: one instant, readable until closed, whatever is written meanwhile. Taking one is
+ * O(1) and copies nothing: old versions of a key are found in the log, step by step from the newest.
+ * Each pin holds the past, and so space, for all processes. Any number of threads may share one ---- */
+
+/* PYKV_BUSY: 1,024 snapshots and scans are open, in all processes. */
+int pykv_snapshot_open(struct pykv_store *store, struct pykv_snapshot **out);
+/* Close if need be, and take the present instant with the same handle: spares an allocation. */
+int pykv_snapshot_renew(struct pykv_snapshot *snapshot);
+/* Let the past go. Safe to repeat, and beside calls of other threads: later ones return PYKV_CLOSED.
+ * After a fork both processes have the snapshot, and each closes its own. */
+void pykv_snapshot_close(struct pykv_snapshot *snapshot);
+int pykv_snapshot_closed(const struct pykv_snapshot *snapshot);    /* 1: it, or its store, is; 0 */
+/* Closes if need be, and frees the handle, also after pykv_free() of the store; NULL is fine. */
+void pykv_snapshot_free(struct pykv_snapshot *snapshot);
+
+struct pykv_instant {
+    uint64_t version;         /* of the newest batch that the snapshot sees */
+    uint64_t keys;            /* present then; expired ones count until they are removed */
+    uint64_t position;        /* end of the log then: for PYKV_EXPECT_PREFIX_UNCHANGED */
+    uint64_t time_ms;         /* milliseconds since 1970; what had expired then is absent */
+};
+/* Valid also after the snapshot is closed. */
+void pykv_snapshot_instant(const struct pykv_snapshot *snapshot, struct pykv_instant *out);
+
+/* As the calls without "snapshot" in their names, for the instant of the snapshot. */
+int64_t pykv_snapshot_get(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
+                          uint8_t *buffer, size_t capacity, uint64_t *version);
+int64_t pykv_snapshot_get_value(struct pykv_snapshot *snapshot, struct pykv_room *room,
+                                const uint8_t *key, size_t key_size);
+int pykv_snapshot_contains(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
+                           uint64_t *expiry_ms);
+int pykv_snapshot_view(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
+                       const uint8_t **value, size_t *value_size, struct pykv_pin **pin);
+int pykv_snapshot_get_many(struct pykv_snapshot *snapshot, size_t count, const uint8_t *keys,
+                           const uint32_t *key_sizes, struct pykv_rows *rows);
+int pykv_snapshot_contains_many(struct pykv_snapshot *snapshot, size_t count, const uint8_t *keys,
+                                const uint32_t *key_sizes, uint8_t *present);
 
 /* ---- Writing: each call is one batch. durability: enum pykv_durability, DEFAULT for the store's.
  * *version, where not NULL, gets the version given to the batch. ---- */
@@ -183,6 +237,17 @@ int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const
                const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes,
                const uint64_t *numbers, int durability, size_t *failed, uint64_t *deleted,
                uint64_t *version);
+
+/* The end of a transaction: pykv_write() to the snapshot's store, and then pykv_snapshot_close(),
+ * whatever came of it. Returns the version given to the batch; or -1000 + status for a failure; or,
+ * for a conflict, -2000 - the position of the first precondition that did not hold. The arguments are
+ * what a binding packs fastest. ops: `expect_count` preconditions, and behind them `write_count` puts
+ * and deletes; versions and positions that are expected are the snapshot's. fields: all keys, and
+ * behind them the values of the writes, end to end; sizes: of each, uint32_t of any alignment.
+ * expiries: of the writes; NULL: never, none of them. */
+int64_t pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t expect_count, size_t write_count,
+                             const uint8_t *ops, const uint8_t *fields, const uint8_t *sizes,
+                             const uint64_t *expiries, int durability);
 
 /* Add `by` to the decimal integer stored under `key`, 0 if absent, and store the sum; atomic.
  * The expiry is kept unless set_expiry, which replaces it by expiry_ms (0: never). */
@@ -215,6 +280,10 @@ struct pykv_stats {
     uint64_t recovered_records; /* records replayed when this process opened the store */
     uint64_t damaged_records; /* damaged places that repair skipped at this open */
     uint64_t open_us;         /* microseconds that pykv_open() took */
+    uint64_t snapshots;       /* snapshots and scans that are open, in all processes */
+    uint64_t snapshot_versions; /* of the oldest of them: versions published since, */
+    uint64_t snapshot_bytes;  /* bytes of the log written since, which it holds on disk, */
+    uint64_t snapshot_ms;     /* milliseconds since it was taken */
 };
 int pykv_stats(struct pykv_store *store, struct pykv_stats *out);
 /* The number of keys present. */

@@ -86,6 +86,8 @@ static int find_once(struct pykv_store *store, uint64_t sequence, uint64_t hash,
         }
         damaged = status;
     }
+    if (probe.status != PYKV_OK)
+        return probe.status;
     if (keydir_probe_moved(store->keydir, &probe)) {
         *again = true;
         return PYKV_NOT_FOUND;
@@ -104,12 +106,18 @@ int store_find(struct pykv_store *store, uint64_t sequence, uint64_t hash, const
     return status;
 }
 
-/* The present record of `key`, not expired. */
-static int find_live(struct pykv_store *store, uint64_t hash, const uint8_t *key, size_t key_size,
-                     struct log_reader *reader, struct record *out)
+/* The record that `key` had at the snapshot's instant (NULL: has now), not expired. */
+static int find_live(struct pykv_store *store, const struct pykv_snapshot *snapshot, uint64_t hash, const uint8_t *key,
+                     size_t key_size, struct log_reader *reader, struct record *out)
 {
-    int status = store_find(store, shared_sequence(store->shared), hash, key, key_size, reader, out);
-    return status == PYKV_OK && record_expired(store, out) ? PYKV_NOT_FOUND : status;
+    uint64_t sequence = snapshot == NULL ? shared_sequence(store->shared) : snapshot->instant.sequence;
+    int status = store_find(store, sequence, hash, key, key_size, reader, out);
+    if (status == PYKV_NOT_FOUND && snapshot != NULL)
+        return (status = snapshot_check(snapshot)) == PYKV_OK ? PYKV_NOT_FOUND : status;
+    if (status != PYKV_OK || (out->flags & RECORD_EXPIRY) == 0)
+        return status;
+    uint64_t now_ms = snapshot == NULL ? store->os->wall_ms(store->os) : snapshot->now_ms;
+    return out->expiry <= now_ms ? PYKV_NOT_FOUND : PYKV_OK;
 }
 
 static int check_key(size_t key_size)
@@ -119,19 +127,27 @@ static int check_key(size_t key_size)
     return error_set(PYKV_INVALID, 0, NULL, 0, "a key of %zu bytes is longer than %u", key_size, PYKV_KEY_SIZE_MAX);
 }
 
+/* Of a call on a store, or on a snapshot of it where that is not NULL. */
+static int enter(struct pykv_store *store, const struct pykv_snapshot *snapshot)
+{
+    return snapshot == NULL ? store_enter(store) : snapshot_enter(snapshot);
+}
+
+static struct pykv_store *store_of(struct pykv_snapshot *snapshot) { return snapshot == NULL ? NULL : snapshot->store; }
+
 /* ---- One key ---- */
 
-int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, uint8_t *buffer,
-                 size_t capacity, uint64_t *version)
+static int64_t get_at(struct pykv_store *store, const struct pykv_snapshot *snapshot, const uint8_t *key,
+                      size_t key_size, uint8_t *buffer, size_t capacity, uint64_t *version)
 {
     struct log_reader reader;
     struct record record;
     int64_t size = 0;
     int status = check_key(key_size);
-    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+    if (status != PYKV_OK || (status = enter(store, snapshot)) != PYKV_OK)
         return -1000 + status;
     log_reader_init(&reader, store->os);
-    status = find_live(store, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
+    status = find_live(store, snapshot, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
     if (status == PYKV_OK) {
         size = record.value_size;
         if (record.value_size <= capacity && record.value_size != 0)
@@ -144,26 +160,61 @@ int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, 
     return status == PYKV_OK ? size : -1000 + status;
 }
 
-int64_t pykv_get_value(struct pykv_store *store, const uint8_t *key, size_t key_size, uint8_t *buffer,
-                       size_t capacity)
+int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, uint8_t *buffer, size_t capacity,
+                 uint64_t *version)
 {
-    return pykv_get(store, key, key_size, buffer, capacity, NULL);
+    return get_at(store, NULL, key, key_size, buffer, capacity, version);
 }
 
-int pykv_contains(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t *expiry_ms)
+static int64_t get_into_room(struct pykv_store *store, const struct pykv_snapshot *snapshot, struct pykv_room *room,
+                             const uint8_t *key, size_t key_size)
+{
+    int64_t size = get_at(store, snapshot, key, key_size, room->buffer, room->capacity, NULL);
+    return __builtin_expect(size <= (int64_t)room->capacity, 1) ? size : -1000 + PYKV_FULL;
+}
+
+int64_t pykv_get_value(struct pykv_room *room, const uint8_t *key, size_t key_size)
+{
+    return get_into_room(room->store, NULL, room, key, key_size);
+}
+
+int64_t pykv_snapshot_get(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size, uint8_t *buffer,
+                          size_t capacity, uint64_t *version)
+{
+    return get_at(store_of(snapshot), snapshot, key, key_size, buffer, capacity, version);
+}
+
+int64_t pykv_snapshot_get_value(struct pykv_snapshot *snapshot, struct pykv_room *room, const uint8_t *key,
+                                size_t key_size)
+{
+    return get_into_room(store_of(snapshot), snapshot, room, key, key_size);
+}
+
+static int contains_at(struct pykv_store *store, const struct pykv_snapshot *snapshot, const uint8_t *key,
+                       size_t key_size, uint64_t *expiry_ms)
 {
     struct log_reader reader;
     struct record record;
     int status = check_key(key_size);
-    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+    if (status != PYKV_OK || (status = enter(store, snapshot)) != PYKV_OK)
         return status;
     log_reader_init(&reader, store->os);
-    status = find_live(store, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
+    status = find_live(store, snapshot, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
     if (status == PYKV_OK && expiry_ms != NULL)
         *expiry_ms = record.flags & RECORD_EXPIRY ? record.expiry : 0;
     log_reader_release(&reader);
     store_leave(store);
     return status;
+}
+
+int pykv_contains(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t *expiry_ms)
+{
+    return contains_at(store, NULL, key, key_size, expiry_ms);
+}
+
+int pykv_snapshot_contains(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size, uint64_t *expiry_ms)
+{
+    return contains_at(store_of(snapshot), snapshot, key, key_size, expiry_ms);
 }
 
 /* A view keeps its segment mapped, or its copy allocated. */
@@ -197,16 +248,16 @@ static int view_take(struct pykv_store *store, const struct record *record, stru
     return error_corrupt("keydir", 0, "a value lies in no segment");
 }
 
-int pykv_view(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t **value,
-              size_t *value_size, struct pykv_pin **out)
+static int view_at(struct pykv_store *store, const struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
+                   const uint8_t **value, size_t *value_size, struct pykv_pin **out)
 {
     struct log_reader reader;
     struct record record;
     int status = check_key(key_size);
-    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+    if (status != PYKV_OK || (status = enter(store, snapshot)) != PYKV_OK)
         return status;
     log_reader_init(&reader, store->os);
-    status = find_live(store, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
+    status = find_live(store, snapshot, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
     if (status == PYKV_OK) {
         struct pykv_pin *pin = store->os->alloc(store->os, sizeof *pin);
         status = pin == NULL ? error_no_memory(sizeof *pin) : view_take(store, &record, pin, value);
@@ -220,6 +271,18 @@ int pykv_view(struct pykv_store *store, const uint8_t *key, size_t key_size, con
     log_reader_release(&reader);
     store_leave(store);
     return status;
+}
+
+int pykv_view(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t **value,
+              size_t *value_size, struct pykv_pin **out)
+{
+    return view_at(store, NULL, key, key_size, value, value_size, out);
+}
+
+int pykv_snapshot_view(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size, const uint8_t **value,
+                       size_t *value_size, struct pykv_pin **out)
+{
+    return view_at(store_of(snapshot), snapshot, key, key_size, value, value_size, out);
 }
 
 void pykv_view_release(struct pykv_pin *pin)
@@ -258,14 +321,16 @@ static int prefetch_group(struct pykv_store *store, struct lookup *group, size_t
 }
 
 /* Call `each` with every key's record in turn, NULL where absent. */
-static int lookup_many(struct pykv_store *store, size_t count, const uint8_t *keys,
-                       const uint32_t *key_sizes,
+static int lookup_many(struct pykv_store *store, const struct pykv_snapshot *snapshot, size_t count,
+                       const uint8_t *keys, const uint32_t *key_sizes,
                        int (*each)(void *context, size_t index, const struct record *record), void *context)
 {
     struct lookup group[GROUP];
     struct log_reader reader;
     struct record record;
-    int status = PYKV_OK;
+    int status = enter(store, snapshot);
+    if (status != PYKV_OK)
+        return status;
     log_reader_init(&reader, store->os);
     for (size_t start = 0; start < count && status == PYKV_OK; start += GROUP) {
         size_t size = count - start < GROUP ? count - start : GROUP;
@@ -277,12 +342,13 @@ static int lookup_many(struct pykv_store *store, size_t count, const uint8_t *ke
         if (status == PYKV_OK)
             status = prefetch_group(store, group, size);
         for (size_t i = 0; i < size && status == PYKV_OK; i++) {
-            status = find_live(store, group[i].hash, group[i].key, group[i].key_size, &reader, &record);
+            status = find_live(store, snapshot, group[i].hash, group[i].key, group[i].key_size, &reader, &record);
             if (status == PYKV_OK || status == PYKV_NOT_FOUND)
                 status = each(context, start + i, status == PYKV_OK ? &record : NULL);
         }
     }
     log_reader_release(&reader);
+    store_leave(store);
     return status;
 }
 
@@ -295,13 +361,15 @@ static int append_value(void *context, size_t index, const struct record *record
 int pykv_get_many(struct pykv_store *store, size_t count, const uint8_t *keys, const uint32_t *key_sizes,
                   struct pykv_rows *rows)
 {
-    int status = store_enter(store);
-    if (status != PYKV_OK)
-        return status;
     rows_clear(rows);
-    status = lookup_many(store, count, keys, key_sizes, append_value, rows);
-    store_leave(store);
-    return status;
+    return lookup_many(store, NULL, count, keys, key_sizes, append_value, rows);
+}
+
+int pykv_snapshot_get_many(struct pykv_snapshot *snapshot, size_t count, const uint8_t *keys,
+                           const uint32_t *key_sizes, struct pykv_rows *rows)
+{
+    rows_clear(rows);
+    return lookup_many(store_of(snapshot), snapshot, count, keys, key_sizes, append_value, rows);
 }
 
 static int note_presence(void *context, size_t index, const struct record *record)
@@ -313,10 +381,11 @@ static int note_presence(void *context, size_t index, const struct record *recor
 int pykv_contains_many(struct pykv_store *store, size_t count, const uint8_t *keys,
                        const uint32_t *key_sizes, uint8_t *present)
 {
-    int status = store_enter(store);
-    if (status != PYKV_OK)
-        return status;
-    status = lookup_many(store, count, keys, key_sizes, note_presence, present);
-    store_leave(store);
-    return status;
+    return lookup_many(store, NULL, count, keys, key_sizes, note_presence, present);
+}
+
+int pykv_snapshot_contains_many(struct pykv_snapshot *snapshot, size_t count, const uint8_t *keys,
+                                const uint32_t *key_sizes, uint8_t *present)
+{
+    return lookup_many(store_of(snapshot), snapshot, count, keys, key_sizes, note_presence, present);
 }

@@ -222,14 +222,13 @@ static int ends_in_seal(struct recovery *recovery, uint64_t id, bool *out)
     uint64_t length = log_limit(&store->log, walk.segment);
     uint8_t bytes[RECORD_BARE_SIZE];
     struct record record;
-    size_t done = 0;
     if (length < SEGMENT_HEADER_SIZE + RECORD_BARE_SIZE || length % RECORD_ALIGNMENT != 0)
         return PYKV_OK;
     uint64_t offset = length - RECORD_BARE_SIZE;
-    int error = store->os->file_read(store->os, walk.segment->fd, bytes, sizeof bytes, offset, &done);
-    *out = error == 0 && done == sizeof bytes && record_decode(bytes, sizeof bytes, &record) == PYKV_OK &&
+    status = segment_read(&store->log, walk.segment, bytes, sizeof bytes, offset);
+    *out = status == PYKV_OK && record_decode(bytes, sizeof bytes, &record) == PYKV_OK &&
            record.flags & RECORD_SEAL && record_verify(bytes, sizeof bytes, record_seed(walk.segment->seed, offset));
-    return PYKV_OK;
+    return status == PYKV_CORRUPT ? PYKV_OK : status;
 }
 
 /* From here on the checkpoint's counters hold, and every record counts. */
@@ -482,22 +481,25 @@ static int remove_segments_after(struct recovery *recovery, uint64_t id)
 }
 
 /* After a failed sync the kernel holds pages that it believes are clean: write them anew. */
-static int rewrite(struct pykv_store *store, const struct segment *segment, uint64_t length)
+static int rewrite(struct pykv_store *store, uint64_t id, uint64_t length)
 {
     const struct os *os = store->os;
     size_t size = 1u << 20, done = 0;
     uint8_t *bytes = os->alloc(os, size);
+    int fd = -1;
     if (bytes == NULL)
         return error_no_memory(size);
-    int error = 0;
+    int error = log_open_file(&store->log, id, &fd);
     for (uint64_t offset = 0; error == 0 && offset < length; offset += done) {
         size_t part = length - offset < size ? (size_t)(length - offset) : size;
-        error = os->file_read(os, segment->fd, bytes, part, offset, &done);
+        error = os->file_read(os, fd, bytes, part, offset, &done);
         if (error == 0 && done == 0)
             break;
         if (error == 0)
-            error = os->file_write(os, segment->fd, bytes, done, offset);
+            error = os->file_write(os, fd, bytes, done, offset);
     }
+    if (fd >= 0)
+        (void)os->file_close(os, fd);
     os->release(os, bytes);
     return error == 0 ? PYKV_OK : error_os(error, "segment", 0, "rewrite");
 }
@@ -512,10 +514,40 @@ static int rewrite_tail(struct recovery *recovery)
             continue;
         int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment);
         if (status == PYKV_OK)
-            status = rewrite(store, segment, log_limit(&store->log, segment));
+            status = rewrite(store, id, log_limit(&store->log, segment));
         if (status != PYKV_OK)
             return status;
     }
+    return PYKV_OK;
+}
+
+/* Cut a segment at `offset` and put a SEAL there. */
+static int cut(struct recovery *recovery, uint64_t id, uint64_t offset)
+{
+    struct pykv_store *store = recovery->store;
+    const struct os *os = store->os;
+    struct segment_entry *entry = &store->shared->segments[id % SEGMENT_SLOT_COUNT];
+    struct record seal = { .flags = RECORD_SEAL, .sequence = recovery->replay.counters.sequence,
+                           .previous = store->shared->segment_id_next };
+    uint8_t bytes[RECORD_BARE_SIZE];
+    char name[32];
+    int fd = -1;
+    log_segment_name(id, name);
+    record_encode(bytes, &seal, record_seed(segment_seed(store->log.store_id, id), offset));
+    int error = log_open_file(&store->log, id, &fd);
+    if (error == 0)
+        error = os->file_truncate(os, fd, offset);
+    if (error == 0)
+        error = os->file_reserve(os, fd, offset, sizeof bytes);
+    if (error == 0)
+        error = os->file_write(os, fd, bytes, sizeof bytes, offset);
+    if (fd >= 0)
+        (void)os->file_close(os, fd);
+    if (error != 0)
+        return error_os(error, name, offset, "end");
+    log_forget(&store->log, id);        /* its mapping is as long as the file was */
+    atomic_store(&entry->length, offset + sizeof bytes);
+    atomic_store(&entry->synced, 0);
     return PYKV_OK;
 }
 
@@ -531,35 +563,13 @@ static int continue_log(struct recovery *recovery)
     int status = PYKV_OK;
     if (id != 0 && (status = remove_segments_after(recovery, id)) != PYKV_OK)
         return status;
-    struct segment_entry *entry = &shared->segments[id % SEGMENT_SLOT_COUNT];
-    if (id != 0 && !is_sealed(recovery, id)) {
-        struct segment *segment;
-        char name[32];
-        log_segment_name(id, name);
-        status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment);
-        if (status != PYKV_OK)
-            return status;
-        int error = store->os->file_truncate(store->os, segment->fd, offset);
-        if (error == 0)
-            error = store->os->file_reserve(store->os, segment->fd, offset, RECORD_BARE_SIZE);
-        if (error != 0)
-            return error_os(error, name, offset, "shorten");
-        struct record seal = { .flags = RECORD_SEAL, .sequence = recovery->replay.counters.sequence,
-                               .previous = shared->segment_id_next };
-        uint8_t bytes[RECORD_BARE_SIZE];
-        record_encode(bytes, &seal, record_seed(segment->seed, offset));
-        error = store->os->file_write(store->os, segment->fd, bytes, sizeof bytes, offset);
-        if (error != 0)
-            return error_os(error, name, offset, "seal");
-        log_forget(&store->log, id);        /* its mapping is as long as the file was */
-        atomic_store(&entry->length, offset + RECORD_BARE_SIZE);
-        atomic_store(&entry->synced, 0);
-    }
+    if (id != 0 && !is_sealed(recovery, id) && (status = cut(recovery, id, offset)) != PYKV_OK)
+        return status;
     if (store->rewrite_tail && (status = rewrite_tail(recovery)) != PYKV_OK)
         return status;
     status = log_roll(&store->log, 0);
     if (status == PYKV_OK) {
-        uint64_t first = recovery->count > 0 ? recovery->ids[0] : 1;
+        uint64_t first = recovery->count > 0 ? recovery->ids[0] : position_segment(atomic_load(&shared->tail));
         atomic_store(&shared->durable, position_make(first, SEGMENT_HEADER_SIZE));
         status = log_sync(&store->log, atomic_load(&shared->tail), true);
         if (status != PYKV_OK && status != PYKV_NO_MEMORY) {
@@ -570,6 +580,17 @@ static int continue_log(struct recovery *recovery)
     if (status == PYKV_OK)
         atomic_store(&shared->durable, atomic_load(&shared->tail));
     return status;
+}
+
+/* Of a store that was emptied; what else was given up may be of use to somebody. */
+static int remove_given_up(void *context, const char *name)
+{
+    const struct recovery *recovery = context;
+    const struct pykv_store *store = recovery->store;
+    uint64_t number;
+    if (store_classify(name, &number) == 's' && given_up(recovery, number))
+        (void)store->os->file_remove(store->os, store->dir, name);
+    return 0;
 }
 
 static int finish(struct recovery *recovery)
@@ -588,13 +609,16 @@ static int finish(struct recovery *recovery)
     }
     if ((status = continue_log(recovery)) != PYKV_OK)
         return status;
+    uint64_t first = recovery->count > 0 ? recovery->ids[0] : position_segment(atomic_load(&shared->tail));
     recovery->replay.counters.position = atomic_load(&shared->tail);
     shared_counters_publish(shared, &recovery->replay.counters);
     atomic_store(&shared->checkpoint_id, recovery->checkpoint.id);
     atomic_store(&shared->checkpoint_position, recovery->has_checkpoint ? recovery->checkpoint.counters.position
-                                                                        : position_make(recovery->count > 0 ? recovery->ids[0] : 1, SEGMENT_HEADER_SIZE));
+                                                                        : position_make(first, SEGMENT_HEADER_SIZE));
     atomic_store(&shared->checkpoint_sequence, recovery->has_checkpoint ? recovery->checkpoint.counters.sequence : 0);
     status = store_write_manifest(store);
+    if (status == PYKV_OK && recovery->has_manifest && recovery->manifest.count == 0)
+        (void)store->os->dir_list(store->os, store->dir, remove_given_up, recovery);
     for (size_t i = recovery->count; i < recovery->all && status == PYKV_OK && !store->options.repair; i++) {
         char name[32];      /* given up for good now; if it stays, the next recovery tries again */
         log_segment_name(recovery->ids[i], name);

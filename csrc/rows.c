@@ -12,12 +12,16 @@ struct buffer {
     size_t size, capacity;
 };
 
+struct field {                  /* a size, and its text in the format */
+    size_t size, text_size;
+    uint8_t text[FIELD_TEXT_MAX];
+};
+
 struct pykv_rows {
     struct buffer data, format, missing;
     size_t count;
-    size_t last_size;           /* the text of a size is kept: most values are as long as the last */
-    size_t last_text_size;
-    uint8_t last_text[FIELD_TEXT_MAX];
+    struct field last[2];       /* of the last even and odd row: keys and values alternate, and most
+                                 * are as long as the last one */
 };
 
 static int buffer_reserve(struct buffer *buffer, size_t more)
@@ -38,7 +42,7 @@ static int buffer_reserve(struct buffer *buffer, size_t more)
     return PYKV_OK;
 }
 
-static void rows_set_text(struct pykv_rows *rows, size_t size)
+static void field_set(struct field *field, size_t size)
 {
     uint8_t digits[FIELD_TEXT_MAX];
     size_t n = 0, left = size;
@@ -47,10 +51,10 @@ static void rows_set_text(struct pykv_rows *rows, size_t size)
         left /= 10;
     } while (left != 0);
     for (size_t i = 0; i < n; i++)
-        rows->last_text[i] = digits[n - 1 - i];
-    rows->last_text[n] = 's';
-    rows->last_text_size = n + 1;
-    rows->last_size = size;
+        field->text[i] = digits[n - 1 - i];
+    field->text[n] = 's';
+    field->text_size = n + 1;
+    field->size = size;
 }
 
 void rows_clear(struct pykv_rows *rows)
@@ -66,13 +70,14 @@ int rows_append(struct pykv_rows *rows, const uint8_t *bytes, size_t size)
         status = buffer_reserve(&rows->format, FIELD_TEXT_MAX);
     if (status != PYKV_OK)
         return status;
-    if (size != rows->last_size || rows->last_text_size == 0)
-        rows_set_text(rows, size);
+    struct field *field = &rows->last[rows->count & 1];
+    if (size != field->size || field->text_size == 0)
+        field_set(field, size);
     if (size != 0)
         memcpy(rows->data.bytes + rows->data.size, bytes, size);
-    memcpy(rows->format.bytes + rows->format.size, rows->last_text, FIELD_TEXT_MAX);
+    memcpy(rows->format.bytes + rows->format.size, field->text, FIELD_TEXT_MAX);
     rows->data.size += size;
-    rows->format.size += rows->last_text_size;
+    rows->format.size += field->text_size;
     rows->count++;
     return PYKV_OK;
 }

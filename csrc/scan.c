@@ -9,15 +9,15 @@
 #define COLLECT_MAX 1024u           /* slots of one bucket and its descendants */
 #define ROWS_PER_CALL 256u
 #define BYTES_PER_CALL (256u << 10)
+#define PENDING_MIN 512u            /* slots to collect at a time */
 #define PENDING_MAX 2048u
+#define AHEAD 12u                   /* records being fetched while one is told */
 #define SWEEP_BUCKETS 1024u         /* under one hold of the writer lock: half a millisecond */
 
 struct pykv_scan {
     struct pykv_store *store;
-    uint64_t sequence, now_ms;
+    struct pykv_snapshot snapshot;  /* the instant, with a pin of the scan's own */
     uint64_t bucket_count, bucket;  /* the geometry; the next bucket to collect */
-    uint32_t pin;
-    bool pinned;
     int mode;
     size_t prefix_size;
     uint8_t *prefix;
@@ -27,9 +27,11 @@ struct pykv_scan {
     uint64_t few[PENDING_MAX];
 };
 
-int pykv_scan_open(struct pykv_store *store, const uint8_t *prefix, size_t prefix_size, int mode,
-                   struct pykv_scan **out)
+int pykv_scan_open(struct pykv_store *store, struct pykv_snapshot *snapshot, const uint8_t *prefix,
+                   size_t prefix_size, int mode, struct pykv_scan **out)
 {
+    if (snapshot != NULL && snapshot->store != store)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "the snapshot is of another store");
     if (mode < 1 || mode > 3)
         return error_set(PYKV_INVALID, 0, NULL, 0, "a scan has mode 1, 2 or 3, not %d", mode);
     int status = store_enter(store);
@@ -45,11 +47,7 @@ int pykv_scan_open(struct pykv_store *store, const uint8_t *prefix, size_t prefi
         scan->capacity = PENDING_MAX;
         if (prefix_size != 0)
             memcpy(scan->prefix, prefix, prefix_size);
-        scan->sequence = shared_sequence(store->shared);
-        scan->now_ms = store->os->wall_ms(store->os);
-        if (store->space.writable)
-            status = shared_pin(store->shared, &store->process, &scan->pin, &scan->sequence);
-        scan->pinned = status == PYKV_OK && store->space.writable;
+        status = snapshot_take(&scan->snapshot, store, snapshot);
         scan->bucket_count = atomic_load(&store->shared->keydir.bucket_count);
         if (status == PYKV_OK) {
             atomic_fetch_add(&store->references, 1);
@@ -78,12 +76,12 @@ static int make_room(struct pykv_scan *scan, size_t count)
     return PYKV_OK;
 }
 
-/* Collect the slots of some buckets, and start fetching their records. */
+/* Collect the slots of some buckets. */
 static int collect(struct pykv_scan *scan)
 {
     struct pykv_store *store = scan->store;
     scan->pending = scan->next = 0;
-    while (scan->bucket < scan->bucket_count && scan->pending < 128) {
+    while (scan->bucket < scan->bucket_count && scan->pending < PENDING_MIN) {
         size_t count = 0, room = scan->capacity - scan->pending;
         int status = keydir_collect(store->keydir, scan->bucket_count, scan->bucket, scan->slots + scan->pending, room,
                                     &count);
@@ -94,12 +92,20 @@ static int collect(struct pykv_scan *scan)
         }
         if (status != PYKV_OK)
             return status;
-        for (size_t i = 0; i < count; i++)
-            log_prefetch(&store->log, keydir_slot_location(scan->slots[scan->pending + i]));
         scan->pending += count;
         scan->bucket++;
     }
+    for (size_t i = 0; i < AHEAD && i < scan->pending; i++)
+        log_prefetch(&store->log, keydir_slot_location(scan->slots[i]));
     return scan->pending == 0 ? PYKV_NOT_FOUND : PYKV_OK;
+}
+
+/* And make sure that no slot which the instant needs had gone before. */
+static int collect_whole(struct pykv_scan *scan)
+{
+    int status = collect(scan);
+    int lost = status == PYKV_OK || status == PYKV_NOT_FOUND ? snapshot_check(&scan->snapshot) : PYKV_OK;
+    return lost != PYKV_OK ? lost : status;
 }
 
 /* The record at a slot's location. A slot of a damaged keydir may lead to one that has no key. */
@@ -114,7 +120,7 @@ static int read_slot(struct pykv_store *store, uint64_t slot, struct log_reader 
 static bool wanted(const struct pykv_scan *scan, const struct record *record)
 {
     return (record->flags & RECORD_TOMBSTONE) == 0 &&
-           ((record->flags & RECORD_EXPIRY) == 0 || record->expiry > scan->now_ms) &&
+           ((record->flags & RECORD_EXPIRY) == 0 || record->expiry > scan->snapshot.now_ms) &&
            record->key_size >= scan->prefix_size && memcmp(record->key, scan->prefix, scan->prefix_size) == 0;
 }
 
@@ -123,7 +129,7 @@ static int tell(struct pykv_scan *scan, uint64_t slot, struct log_reader *reader
     struct record record;
     int status = read_slot(scan->store, slot, reader, &record);
     if (status == PYKV_OK)
-        status = store_step_back(scan->store, scan->sequence, reader, &record);
+        status = store_step_back(scan->store, scan->snapshot.instant.sequence, reader, &record);
     if (status == PYKV_NOT_FOUND || (status == PYKV_OK && !wanted(scan, &record)))
         return PYKV_OK;
     if (status == PYKV_OK && scan->mode & 1)
@@ -143,9 +149,12 @@ int pykv_scan_next(struct pykv_scan *scan, struct pykv_rows *rows)
     rows_clear(rows);
     while (status == PYKV_OK && pykv_rows_count(rows) < ROWS_PER_CALL && rows_size(rows) < BYTES_PER_CALL) {
         if (scan->next == scan->pending)
-            status = collect(scan);
-        if (status == PYKV_OK)
-            status = tell(scan, scan->slots[scan->next++], &reader, rows);
+            status = collect_whole(scan);
+        if (status != PYKV_OK)
+            break;
+        if (scan->pending - scan->next > AHEAD)
+            log_prefetch(&scan->store->log, keydir_slot_location(scan->slots[scan->next + AHEAD]));
+        status = tell(scan, scan->slots[scan->next++], &reader, rows);
     }
     log_reader_release(&reader);
     store_leave(scan->store);
@@ -158,10 +167,7 @@ void pykv_scan_close(struct pykv_scan *scan)
         return;
     struct pykv_store *store = scan->store;
     if (store_enter(store) == PYKV_OK) {
-        if (scan->pinned)
-            shared_unpin(store->shared, &store->process, scan->pin, scan->sequence);
-        if (scan->pinned && !store->read_only)
-            maintain_sweep(store);
+        snapshot_release(&scan->snapshot);
         store_leave(store);
     }
     if (scan->slots != scan->few)
@@ -176,19 +182,24 @@ static void sweep_buckets(struct pykv_store *store, uint64_t bucket, uint64_t en
 {
     struct shared *shared = store->shared;
     uint64_t slots[COLLECT_MAX], bucket_count = atomic_load(&shared->keydir.bucket_count);
-    for (; bucket < end && atomic_load(&shared->pin_count) == 0; bucket++) {
+    /* As a writer does: who pins behind this sees all that is published. */
+    (void)atomic_fetch_add(&shared->pin_limit, 0);
+    for (; bucket < end && !shared_pinned(shared); bucket++) {
         size_t count = 0;
         if (keydir_collect(store->keydir, bucket_count, bucket, slots, COLLECT_MAX, &count) != PYKV_OK)
             continue;
-        for (size_t i = 0; i < count; i++)
-            if (keydir_slot_dead(slots[i]))
-                (void)keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
+        for (size_t i = 0; i < count; i++) {
+            if (!keydir_slot_dead(slots[i]))
+                continue;
+            atomic_store_explicit(&shared->forgotten, shared_sequence(shared), memory_order_relaxed);
+            (void)keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
+        }
     }
 }
 
 bool store_sweep_due(const struct pykv_store *store)
 {
-    return store->space.writable && !store->read_only && atomic_load(&store->shared->pin_count) == 0 &&
+    return store->space.writable && !store->read_only && !shared_pinned(store->shared) &&
            atomic_load(&store->shared->dead_slots) != 0;
 }
 
@@ -203,17 +214,17 @@ void store_sweep(struct pykv_store *store)
         uint64_t end = bucket_count - bucket < SWEEP_BUCKETS ? bucket_count : bucket + SWEEP_BUCKETS;
         sweep_buckets(store, bucket, end);
         bucket = end;
-        if (bucket == bucket_count && atomic_load(&shared->pin_count) == 0)
+        if (bucket == bucket_count && !shared_pinned(shared))
             atomic_store(&shared->dead_slots, 0);
         store_unlock(store);
-    } while (bucket < bucket_count && atomic_load(&shared->pin_count) == 0 && atomic_load(&store->helper_stop) == 0);
+    } while (bucket < bucket_count && !shared_pinned(shared) && atomic_load(&store->helper_stop) == 0);
 }
 
 void store_sweep_locked(struct pykv_store *store)
 {
     struct shared *shared = store->shared;
     sweep_buckets(store, 0, atomic_load(&shared->keydir.bucket_count));
-    if (atomic_load(&shared->pin_count) == 0)
+    if (!shared_pinned(shared))
         atomic_store(&shared->dead_slots, 0);
 }
 

@@ -1,4 +1,9 @@
-/* segment.c -- opening segments and reading records from them (log.h). */
+/* segment.c -- opening segments and reading records from them (log.h).
+ *
+ * A process may have 4,095 segments open and no more than 256 descriptors. So where segments are
+ * mapped, only those that are being written or not yet durable have one: a sealed one is closed as
+ * soon as it is mapped, the others when they have become sealed and durable and another is opened.
+ * The next sync of a file that was opened anew still tells of a failed write before (Linux 4.16). */
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -32,14 +37,20 @@ int log_init(struct log *log)
     return PYKV_OK;
 }
 
+static void close_file(struct segment *segment)
+{
+    if (segment->fd >= 0)
+        (void)segment->os->file_close(segment->os, segment->fd);
+    segment->fd = -1;
+}
+
 void segment_release(struct segment *segment)
 {
     if (segment == NULL || atomic_fetch_sub(&segment->references, 1) != 1)
         return;
     if (segment->base != NULL)
         segment->os->unmap(segment->os, segment->base, segment->map_size);
-    if (segment->fd >= 0)
-        (void)segment->os->file_close(segment->os, segment->fd);
+    close_file(segment);
     segment->os->release(segment->os, segment);
 }
 
@@ -122,7 +133,16 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
         return error_os(error, name, 0, "map");
     segment->base = base;
     os->advise(os, base, segment->map_size, OS_RANDOM);
+    if (!active)
+        close_file(segment);
     return PYKV_OK;
+}
+
+int log_open_file(const struct log *log, uint64_t id, int *fd)
+{
+    char name[32];
+    log_segment_name(id, name);
+    return log->os->file_open(log->os, log->dir, name, log->writable ? OS_READ_WRITE : OS_READ, 0, fd);
 }
 
 static int segment_open(struct log *log, uint64_t id, struct segment **out)
@@ -137,8 +157,7 @@ static int segment_open(struct log *log, uint64_t id, struct segment **out)
     atomic_init(&segment->references, 1);
 
     log_segment_name(id, name);
-    int error = log->os->file_open(log->os, log->dir, name, log->writable ? OS_READ_WRITE : OS_READ, 0,
-                                   &segment->fd);
+    int error = log_open_file(log, id, &segment->fd);
     int status = error == 0      ? segment_load(log, segment, name)
                  : error == ENOENT ? error_corrupt(name, 0, "the segment is missing")
                                  : error_os(error, name, 0, "open");
@@ -150,6 +169,18 @@ static int segment_open(struct log *log, uint64_t id, struct segment **out)
     return PYKV_OK;
 }
 
+/* Close the files of which nothing but reading is left: nobody syncs or extends one that is durable. */
+static void close_durable(struct log *log)
+{
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        struct segment *segment = atomic_load(&log->segments[i]);
+        const struct segment_entry *entry = &log->shared->segments[i];
+        if (segment != NULL && segment->fd >= 0 && segment->base != NULL &&
+            atomic_load(&entry->id) == segment->id && atomic_load(&entry->synced) != 0)
+            close_file(segment);
+    }
+}
+
 static int segment_open_slot(struct log *log, uint32_t slot, struct segment **out)
 {
     int status = PYKV_OK;
@@ -158,6 +189,7 @@ static int segment_open_slot(struct log *log, uint32_t slot, struct segment **ou
     struct segment *segment = atomic_load(&log->segments[slot]);
     if (segment == NULL || segment->id != id) {
         struct segment *old = segment;
+        close_durable(log);
         status = id == 0 || id % SEGMENT_SLOT_COUNT != slot
                      ? error_set(PYKV_CORRUPT, 0, "keydir", 0, "no segment in slot %u", slot)
                      : segment_open(log, id, &segment);
@@ -204,6 +236,23 @@ static int damaged(const struct segment *segment, uint64_t offset, const char *w
     char name[32];
     log_segment_name(segment->id, name);
     return error_corrupt(name, offset, what);
+}
+
+int segment_read(const struct log *log, const struct segment *segment, void *bytes, size_t size, uint64_t offset)
+{
+    size_t done = 0;
+    if (!log->pread) {
+        if (offset > segment->map_size || size > segment->map_size - offset)
+            return PYKV_CORRUPT;
+        memcpy(bytes, segment->base + offset, size);
+        return PYKV_OK;
+    }
+    int error = log->os->file_read(log->os, segment->fd, bytes, size, offset, &done);
+    if (error == 0)
+        return done == size ? PYKV_OK : PYKV_CORRUPT;
+    char name[32];
+    log_segment_name(segment->id, name);
+    return error_os(error, name, offset, "read");
 }
 
 /* Fetch `size` bytes at `offset` into the reader's memory. */

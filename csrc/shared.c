@@ -219,40 +219,59 @@ void shared_counters_publish(struct shared *shared, const struct shared_counters
 
 static uint64_t pin_value(uint32_t slot, uint64_t sequence) { return (uint64_t)(slot + 1) << 48 | sequence; }
 
-static bool pin_take(struct shared *shared, uint64_t value, uint32_t *pin)
+static bool pin_take(struct shared *shared, uint64_t value, uint64_t position, uint64_t since_ms, uint32_t *pin)
 {
     for (uint32_t i = 0; i < PIN_COUNT; i++) {
         uint64_t none = 0;
-        if (atomic_compare_exchange_strong(&shared->pins[i], &none, value)) {
-            *pin = i;
-            return true;
-        }
+        if (atomic_load_explicit(&shared->pins[i].owner, memory_order_relaxed) != 0 ||
+            !atomic_compare_exchange_strong(&shared->pins[i].owner, &none, value))
+            continue;
+        uint32_t limit = atomic_load(&shared->pin_limit);
+        while (limit <= i && !atomic_compare_exchange_weak(&shared->pin_limit, &limit, i + 1))
+            ;
+        atomic_store_explicit(&shared->pins[i].position, position, memory_order_relaxed);
+        atomic_store_explicit(&shared->pins[i].since_ms, since_ms, memory_order_relaxed);
+        *pin = i;
+        return true;
     }
     return false;
 }
 
-/* Only who empties the word counts down: two may have found its owner dead. */
 static bool pin_give(struct shared *shared, uint32_t pin, uint64_t value)
 {
-    if (!atomic_compare_exchange_strong(&shared->pins[pin], &value, 0))
-        return false;
-    atomic_fetch_sub(&shared->pin_count, 1);
-    return true;
+    return atomic_compare_exchange_strong(&shared->pins[pin].owner, &value, 0);
+}
+
+static int pin_enter(struct shared *shared, const struct process *process, const struct shared_counters *instant,
+                     uint32_t *pin)
+{
+    uint64_t now_ms = process->os->monotonic_ns(process->os) / 1000000;
+    if (pin_take(shared, pin_value(process->slot, instant->sequence), instant->position, now_ms, pin))
+        return PYKV_OK;
+    return error_set(PYKV_BUSY, 0, NULL, 0, "%u snapshots and iterations are open: close some", PIN_COUNT);
 }
 
 int shared_pin(struct shared *shared, const struct process *process, uint32_t *pin,
-               uint64_t *sequence)
+               struct shared_counters *instant)
 {
-    /* Count first, then look at the clock: a writer publishes first, then touches the count. So
-     * either it sees the pin, or the pin sees what it published. */
-    atomic_fetch_add(&shared->pin_count, 1);
-    uint64_t now = shared_sequence(shared);
-    if (pin_take(shared, pin_value(process->slot, now), pin)) {
-        *sequence = now;
-        return PYKV_OK;
-    }
-    atomic_fetch_sub(&shared->pin_count, 1);
-    return error_set(PYKV_BUSY, 0, NULL, 0, "%u iterations are open: close some", PIN_COUNT);
+    struct shared_counters now = shared_counters(shared);
+    int status = pin_enter(shared, process, &now, pin);
+    if (status != PYKV_OK)
+        return status;
+    /* Pin first, then look at the clock: a writer publishes first, then looks for pins. Both touch the
+     * limit in between, so either it sees the pin, or the pin sees what it published. */
+    (void)atomic_fetch_add(&shared->pin_limit, 0);
+    now = shared_counters(shared);
+    atomic_store(&shared->pins[*pin].position, now.position);
+    atomic_store(&shared->pins[*pin].owner, pin_value(process->slot, now.sequence));
+    *instant = now;
+    return PYKV_OK;
+}
+
+int shared_pin_too(struct shared *shared, const struct process *process, uint32_t *pin,
+                   const struct shared_counters *instant)
+{
+    return pin_enter(shared, process, instant, pin);
 }
 
 void shared_unpin(struct shared *shared, const struct process *process, uint32_t pin, uint64_t sequence)
@@ -266,7 +285,7 @@ void shared_unpin(struct shared *shared, const struct process *process, uint32_t
 void shared_unpin_process(struct shared *shared, uint32_t slot)
 {
     for (uint32_t i = 0; i < PIN_COUNT; i++) {
-        uint64_t value = atomic_load(&shared->pins[i]);
+        uint64_t value = atomic_load(&shared->pins[i].owner);
         if (value >> 48 == slot + 1)
             (void)pin_give(shared, i, value);
     }
@@ -275,7 +294,7 @@ void shared_unpin_process(struct shared *shared, uint32_t slot)
 void shared_unpin_dead(struct shared *shared, const struct process *process)
 {
     for (uint32_t i = 0; i < PIN_COUNT; i++) {
-        uint64_t value = atomic_load(&shared->pins[i]);
+        uint64_t value = atomic_load(&shared->pins[i].owner);
         if (value != 0 && !process_alive(process, (uint32_t)(value >> 48) - 1))
             (void)pin_give(shared, i, value);
     }
@@ -284,11 +303,10 @@ void shared_unpin_dead(struct shared *shared, const struct process *process)
 void shared_pins_copy(struct shared *shared, uint32_t from, uint32_t to)
 {
     for (uint32_t i = 0, pin; i < PIN_COUNT; i++) {
-        uint64_t value = atomic_load(&shared->pins[i]);
+        uint64_t value = atomic_load(&shared->pins[i].owner);
         if (value >> 48 != from + 1)
             continue;
-        atomic_fetch_add(&shared->pin_count, 1);
-        if (!pin_take(shared, pin_value(to, value & SEQUENCE_MAX), &pin))
-            atomic_fetch_sub(&shared->pin_count, 1);
+        (void)pin_take(shared, pin_value(to, value & SEQUENCE_MAX), atomic_load(&shared->pins[i].position),
+                       atomic_load(&shared->pins[i].since_ms), &pin);
     }
 }

@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 1u
+#define SHARED_LAYOUT 2u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
@@ -78,6 +78,14 @@ struct segment_entry {
     _Atomic uint32_t synced;            /* sealed and durable */
 };
 
+/* An instant that somebody looks at. What is behind `owner` is for figures alone: for a moment it may
+ * be that of the pin that was here before. */
+struct pin_entry {
+    _Atomic uint64_t owner;             /* (process slot + 1) << 48 | sequence; 0: free */
+    _Atomic uint64_t position;          /* end of the log at that instant */
+    _Atomic uint64_t since_ms;          /* when it was taken, by the clock since boot */
+};
+
 struct shared {
     struct shared_identity identity;
 
@@ -100,15 +108,17 @@ struct shared {
     _Atomic uint64_t sync_count;
     _Atomic uint64_t directory_synced;  /* segments up to this id have a durable name */
 
-    _Alignas(64) _Atomic uint32_t pin_count;    /* scans that are open */
+    _Alignas(64) _Atomic uint32_t pin_limit;    /* pins from here on have never been used */
     _Atomic uint64_t dead_slots;        /* slots that point at tombstones: to be swept, a hint */
+    _Atomic uint64_t forgotten;         /* version of the newest batch when a tombstone's slot was last
+                                         * removed: what was before it may be lost to older instants */
     _Atomic uint64_t checkpoint_position, checkpoint_sequence, checkpoint_id;
     _Atomic uint64_t manifest_position; /* durable position that the manifest on disk tells */
 
     _Alignas(64) _Atomic uint64_t counters[2][8];   /* the fields of struct shared_counters */
     _Alignas(64) struct keydir_shared keydir;
     _Alignas(64) struct segment_entry segments[SEGMENT_SLOT_COUNT];
-    _Atomic uint64_t pins[PIN_COUNT];   /* (process slot + 1) << 48 | sequence; 0: free */
+    struct pin_entry pins[PIN_COUNT];
 };
 
 #define SHARED_SIZE ((sizeof(struct shared) + SPACE_ALIGNMENT - 1) / SPACE_ALIGNMENT * SPACE_ALIGNMENT)
@@ -158,10 +168,24 @@ void shared_lock_release(struct shared_lock *lock, const struct process *process
 /* Take over a lock whose owner had the slot that is now ours. True if it was so. */
 bool shared_lock_inherit(struct shared_lock *lock, const struct process *process);
 
-/* Pin the present instant: from here on no delete forgets what was before it. *sequence is the
- * instant, *pin its handle. PYKV_BUSY if all pins are taken. */
+/* Whether a snapshot or scan is open. There is no count of pins, since a death between pinning and counting would
+ * leave it wrong; mostly there are none, or a few at the beginning. */
+static inline bool shared_pinned(const struct shared *shared)
+{
+    uint32_t limit = atomic_load(&shared->pin_limit);
+    for (uint32_t i = 0; i < limit && i < PIN_COUNT; i++)
+        if (atomic_load(&shared->pins[i].owner) != 0)
+            return true;
+    return false;
+}
+
+/* Pin the present instant: from here on no delete forgets what was before it. *instant tells it, *pin
+ * is its handle. PYKV_BUSY if all pins are taken. */
 int shared_pin(struct shared *shared, const struct process *process, uint32_t *pin,
-               uint64_t *sequence);
+               struct shared_counters *instant);
+/* Pin an instant that another pin of ours holds, which may be let go of from now on. */
+int shared_pin_too(struct shared *shared, const struct process *process, uint32_t *pin,
+                   const struct shared_counters *instant);
 /* Free the pin that was taken at `sequence`. After a fork it may be another one than `pin`. */
 void shared_unpin(struct shared *shared, const struct process *process, uint32_t pin, uint64_t sequence);
 /* Free all pins of a process slot. */

@@ -22,22 +22,18 @@ static int add_size(void *context, const char *name)
     return 0;
 }
 
-static uint64_t unsynced_bytes(const struct shared *shared)
+/* Bytes of the log between a position and its end. */
+static uint64_t bytes_since(const struct shared *shared, uint64_t position)
 {
-    uint64_t tail = atomic_load(&shared->tail), durable = atomic_load(&shared->durable);
-    if (durable >= tail)
+    uint64_t tail = atomic_load(&shared->tail), sum = position_offset(tail);
+    if (position >= tail)
         return 0;
-    if (position_segment(tail) == position_segment(durable))
-        return position_offset(tail) - position_offset(durable);
-    uint64_t sum = position_offset(tail);
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && position_segment(tail) != position_segment(position); i++) {
         uint64_t id = atomic_load(&shared->segments[i].id);
-        if (id > position_segment(durable) && id < position_segment(tail))
+        if (id >= position_segment(position) && id < position_segment(tail))
             sum += atomic_load(&shared->segments[i].length);
-        else if (id == position_segment(durable))
-            sum += atomic_load(&shared->segments[i].length) - position_offset(durable);
     }
-    return sum;
+    return sum > position_offset(position) ? sum - position_offset(position) : 0;
 }
 
 static void count_log(const struct shared *shared, struct pykv_stats *out)
@@ -51,6 +47,29 @@ static void count_log(const struct shared *shared, struct pykv_stats *out)
         out->segments++;
         out->log_bytes += length > SEGMENT_HEADER_SIZE ? length - SEGMENT_HEADER_SIZE : 0;
     }
+}
+
+static void count_pins(struct pykv_store *store, struct pykv_stats *out)
+{
+    struct shared *shared = store->shared;
+    const struct pin_entry *oldest = NULL;
+    uint64_t sequence = UINT64_MAX, now_ms = store->os->monotonic_ns(store->os) / 1000000;
+    if (store->space.writable)
+        shared_unpin_dead(shared, &store->process);
+    for (size_t i = 0; i < PIN_COUNT; i++) {
+        uint64_t owner = atomic_load(&shared->pins[i].owner);
+        out->snapshots += owner != 0;
+        if (owner != 0 && (owner & SEQUENCE_MAX) < sequence) {
+            oldest = &shared->pins[i];
+            sequence = owner & SEQUENCE_MAX;
+        }
+    }
+    if (oldest == NULL)
+        return;
+    uint64_t since_ms = atomic_load(&oldest->since_ms);
+    out->snapshot_versions = out->version > sequence ? out->version - sequence : 0;
+    out->snapshot_bytes = bytes_since(shared, atomic_load(&oldest->position));
+    out->snapshot_ms = now_ms > since_ms ? now_ms - since_ms : 0;
 }
 
 int pykv_stats(struct pykv_store *store, struct pykv_stats *out)
@@ -76,13 +95,14 @@ int pykv_stats(struct pykv_store *store, struct pykv_stats *out)
     out->keydir_bytes = keydir_memory_size(store->keydir);
     out->keydir_buckets = atomic_load(&shared->keydir.bucket_count);
     out->keydir_nodes = atomic_load(&shared->keydir.node_count) - atomic_load(&shared->keydir.node_free_count);
-    out->unsynced_bytes = unsynced_bytes(shared);
+    out->unsynced_bytes = bytes_since(shared, atomic_load(&shared->durable));
     out->checkpoint_version = atomic_load(&shared->checkpoint_sequence);
     out->processes = process_count(&store->process);
     out->syncs = atomic_load(&shared->sync_count);
     out->recovered_records = atomic_load(&store->recovered_records);
     out->damaged_records = atomic_load(&store->damaged_records);
     out->open_us = store->open_us;
+    count_pins(store, out);
     store_leave(store);
     return PYKV_OK;
 }
@@ -133,11 +153,10 @@ static int verify_segment(struct pykv_store *store, uint32_t slot, struct pykv_r
         return status;
     uint8_t header[SEGMENT_HEADER_SIZE];
     struct segment_header decoded;
-    size_t done = 0;
-    int error = store->os->file_read(store->os, walk.segment->fd, header, sizeof header, 0, &done);
-    if (error != 0)
-        return error_os(error, name, 0, "read");
-    if (done != sizeof header || segment_header_decode(header, &decoded) != PYKV_OK)
+    status = segment_read(&store->log, walk.segment, header, sizeof header, 0);
+    if (status != PYKV_OK && status != PYKV_CORRUPT)
+        return status;
+    if (status == PYKV_CORRUPT || segment_header_decode(header, &decoded) != PYKV_OK)
         note_damage(report, name, 0, SEGMENT_HEADER_SIZE);
     walk.limit = log_limit(&store->log, walk.segment);
     while ((status = log_walk(&walk)) == PYKV_CORRUPT) {
@@ -171,19 +190,38 @@ static uint64_t bucket_of(uint64_t hash, uint64_t bucket_count)
     return bucket < bucket_count ? bucket : hash & mask >> 1;
 }
 
+struct slots { uint64_t *words; size_t capacity, count; };
+
+/* The slots of a bucket; of the geometry at the start, which may by now be thousands. */
+static int collect(struct pykv_store *store, uint64_t bucket_count, uint64_t bucket, struct slots *slots)
+{
+    for (;;) {
+        int status = keydir_collect(store->keydir, bucket_count, bucket, slots->words, slots->capacity, &slots->count);
+        if (status != PYKV_NO_MEMORY || slots->count <= slots->capacity)
+            return status;
+        size_t capacity = slots->count * 2;
+        store->os->release(store->os, slots->words);
+        slots->capacity = 0;
+        slots->words = store->os->alloc(store->os, capacity * sizeof *slots->words);
+        if (slots->words == NULL)
+            return error_no_memory(capacity * sizeof *slots->words);
+        slots->capacity = capacity;
+    }
+}
+
 /* Every slot must lead to a record that verifies and whose key hashes to the slot's place. */
 static int verify_keydir(struct pykv_store *store, struct pykv_report *report, uint64_t *live)
 {
-    uint64_t slots[1024], bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+    struct slots slots = { .capacity = 0 };
+    uint64_t bucket_count = atomic_load(&store->shared->keydir.bucket_count);
     struct log_reader reader;
     struct record record;
     int status = PYKV_OK;
     log_reader_init(&reader, store->os);
     for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
-        size_t count = 0;
-        status = keydir_collect(store->keydir, bucket_count, bucket, slots, 1024, &count);
-        for (size_t i = 0; i < count && status == PYKV_OK; i++) {
-            uint64_t location = keydir_slot_location(slots[i]), hash = keydir_slot_hash(slots[i], bucket);
+        status = collect(store, bucket_count, bucket, &slots);
+        for (size_t i = 0; i < slots.count && status == PYKV_OK; i++) {
+            uint64_t slot = slots.words[i], location = keydir_slot_location(slot), hash = keydir_slot_hash(slot, bucket);
             status = log_read(&store->log, location, &reader, &record);
             uint64_t true_hash = status == PYKV_OK ? hash_bytes(&store->hash_key, record.key, record.key_size) : 0;
             bool keyless = status == PYKV_OK && record.flags & (RECORD_FRAME | RECORD_MARK | RECORD_SEAL);
@@ -194,12 +232,13 @@ static int verify_keydir(struct pykv_store *store, struct pykv_report *report, u
             log_segment_name(atomic_load(&store->shared->segments[location_slot(location)].id), name);
             if (wrong && keydir_holds(store->keydir, hash, location) && !is_noted(report, name, location_offset(location)))
                 note_damage(report, KEYDIR_NAME, location_offset(location), 0);
-            *live += !keydir_slot_dead(slots[i]);
+            *live += !keydir_slot_dead(slot);
             if (status == PYKV_CORRUPT)
                 status = PYKV_OK;
         }
     }
     log_reader_release(&reader);
+    store->os->release(store->os, slots.words);
     return status;
 }
 

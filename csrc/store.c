@@ -45,7 +45,7 @@ char store_classify(const char *name, uint64_t *number)
                ? 'o' : 0;
 }
 
-struct contents { bool store, ours, foreign; char first_foreign[256]; };
+struct contents { bool store, lock, foreign; uint64_t newest; char first_foreign[256]; };
 
 static int note_contents(void *context, const char *name)
 {
@@ -53,12 +53,39 @@ static int note_contents(void *context, const char *name)
     uint64_t number;
     char kind = store_classify(name, &number);
     contents->store |= kind == 'm' || kind == 's';
-    contents->ours |= kind != 0;
+    contents->lock |= strcmp(name, LOCK_NAME) == 0;
+    if (kind == 's' && number > contents->newest && number < SEGMENT_ID_MAX)
+        contents->newest = number;
     if (kind == 0 && !contents->foreign) {
         contents->foreign = true;
         strncpy(contents->first_foreign, name, sizeof contents->first_foreign - 1);
     }
     return 0;
+}
+
+/* New files get the mode that those of an existing store have, so that one which a group shares stays
+ * so, whoever opens it. The lock file tells it, which is never made anew, or else the newest segment. */
+static int adopt_mode(struct pykv_store *store, const struct contents *contents)
+{
+    const struct os *os = store->os;
+    char name[32] = LOCK_NAME;
+    struct os_stat stat = { .mode = 0 };
+    int fd;
+    if (!contents->lock && contents->newest == 0)
+        return PYKV_OK;
+    if (!contents->lock)
+        log_segment_name(contents->newest, name);
+    int error = os->file_open(os, store->dir, name, OS_READ, 0, &fd);
+    if (error == ENOENT || error == EACCES || error == EPERM)
+        return PYKV_OK;             /* who may not read it will not get to make files */
+    if (error == 0) {
+        error = os->file_stat(os, fd, &stat);
+        (void)os->file_close(os, fd);
+    }
+    if (error != 0)
+        return error_os(error, name, 0, "examine");
+    store->options.file_mode = (stat.mode & 0777) | 0600;
+    return PYKV_OK;
 }
 
 static int check_contents(struct pykv_store *store)
@@ -67,8 +94,9 @@ static int check_contents(struct pykv_store *store)
     int error = store->os->dir_list(store->os, store->dir, note_contents, &contents);
     if (error != 0)
         return error_os(error, store->path, 0, "list");
-    if (contents.store)
-        return PYKV_OK;
+    int status = adopt_mode(store, &contents);
+    if (status != PYKV_OK || contents.store)
+        return status;
     if (store->options.flag == PYKV_FLAG_READ || store->options.flag == PYKV_FLAG_WRITE)
         return error_set(PYKV_MISSING, ENOENT, store->path, 0, "there is no store in %s", store->path);
     if (contents.foreign)
@@ -322,8 +350,8 @@ static int settle_alone(struct pykv_store *store)
 {
     struct shared *shared = store->shared;
     for (size_t i = 0; i < PIN_COUNT; i++)
-        atomic_store(&shared->pins[i], 0);
-    atomic_store(&shared->pin_count, 0);
+        atomic_store(&shared->pins[i].owner, 0);
+    atomic_store(&shared->pin_limit, 0);
     struct shared_lock *locks[] = { &shared->writer, &shared->extend, &shared->sync, &shared->maintain };
     for (size_t i = 0; i < sizeof locks / sizeof *locks; i++)
         atomic_store(&locks[i]->word, 0);
@@ -569,14 +597,32 @@ void pykv_free(struct pykv_store *store)
 
 /* ---- A new store in the place of an old one ---- */
 
+struct emptying { struct pykv_store *store; bool all; };
+
+/* What the old store can do without; or all but the lock and the manifest. */
 static int remove_name(void *context, const char *name)
 {
-    struct pykv_store *store = context;
+    const struct emptying *emptying = context;
+    const struct os *os = emptying->store->os;
     uint64_t number;
     char kind = store_classify(name, &number);
-    if (kind == 0 || strcmp(name, LOCK_NAME) == 0 || strcmp(name, MANIFEST_NAME) == 0)
+    bool needed = kind == 's' || strcmp(name, KEYDIR_TEMPORARY) == 0;
+    if (kind == 0 || strcmp(name, LOCK_NAME) == 0 || strcmp(name, MANIFEST_NAME) == 0 || (needed && !emptying->all))
         return 0;
-    return store->os->file_remove(store->os, store->dir, name);
+    return os->file_remove(os, emptying->store->dir, name);
+}
+
+/* Say that the store is another one, and empty: the segments that are there were given up. */
+static int write_empty_manifest(struct pykv_store *store, uint64_t newest)
+{
+    struct manifest manifest = { .segment_id_next = newest + 1 };
+    uint8_t secrets[32];
+    int error = store->os->random(store->os, secrets, sizeof secrets);
+    if (error != 0)
+        return error_os(error, NULL, 0, "get random bytes for");
+    memcpy(manifest.store_id, secrets, 16);
+    memcpy(manifest.hash_key, secrets + 16, 16);
+    return manifest_write(store->os, store->dir, store->options.file_mode, &manifest);
 }
 
 /* What a later release wrote is not ours to remove. */
@@ -608,18 +654,31 @@ static int check_format(struct pykv_store *store)
     return error <= 0 ? error : error_os(error, store->path, 0, "list");
 }
 
-/* The manifest goes last: while it stands, a missing segment is noticed, and nothing looks new. */
+/* Crash note: until the new manifest has its name the old store is all there, though its keydir must
+ * be built anew, by one who takes what the log holds for not yet synced, since the keydir that could
+ * have told of a failed sync is gone: hence the empty keydir.tmp. From then on the store is empty, and
+ * recovery removes the segments that we did not get to. Removing segments first would leave neither. */
 int store_remove_files(struct pykv_store *store)
 {
-    int status = check_format(store);
+    const struct os *os = store->os;
+    struct emptying emptying = { .store = store };
+    struct contents contents = { .store = false };
+    int status = check_format(store), fd = -1;
     if (status != PYKV_OK)
         return status;
-    int error = store->os->dir_list(store->os, store->dir, remove_name, store);
+    int error = os->dir_list(os, store->dir, note_contents, &contents);
     if (error == 0)
-        error = store->os->dir_sync(store->os, store->dir);
-    if (error == 0) {
-        error = store->os->file_remove(store->os, store->dir, MANIFEST_NAME);
-        error = error == ENOENT ? 0 : error;
-    }
+        error = os->file_open(os, store->dir, KEYDIR_TEMPORARY, OS_CREATE, store->options.file_mode, &fd);
+    if (error == 0)
+        (void)os->file_close(os, fd);
+    if (error == 0 || error == EEXIST)
+        error = os->dir_list(os, store->dir, remove_name, &emptying);
+    if (error == 0 && contents.store && (status = write_empty_manifest(store, contents.newest)) != PYKV_OK)
+        return status;
+    emptying.all = true;
+    if (error == 0)
+        error = os->dir_list(os, store->dir, remove_name, &emptying);
+    if (error == 0)
+        error = os->dir_sync(os, store->dir);
     return error == 0 ? PYKV_OK : error_os(error, store->path, 0, "empty");
 }

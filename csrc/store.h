@@ -73,10 +73,40 @@ static inline bool record_expired(const struct pykv_store *store, const struct r
     return (record->flags & RECORD_EXPIRY) != 0 && record->expiry <= store->os->wall_ms(store->os);
 }
 
+/* ---- snapshot.c ---- */
+
+struct pykv_snapshot {          /* of its own, or the part of a scan that says which instant it shows */
+    struct pykv_store *store;
+    struct shared_counters instant;
+    uint64_t now_ms;            /* what expires later is there */
+    uint32_t pin;
+    bool pinned;                /* false: the shared memory is not ours to write to */
+    _Atomic bool open;
+};
+
+/* Take the present instant, or that of `from`, in memory of the caller's. Inside store_enter(). */
+int snapshot_take(struct pykv_snapshot *snapshot, struct pykv_store *store, struct pykv_snapshot *from);
+void snapshot_release(struct pykv_snapshot *snapshot);
+/* Every public call on a snapshot is between this and store_leave(). PYKV_CLOSED if it was closed. */
+int snapshot_enter(const struct pykv_snapshot *snapshot);
+/* What is absent, is it truly? PYKV_OK, or PYKV_SNAPSHOT_LOST or PYKV_CLOSED if it may have been
+ * forgotten. To be asked after looking. */
+int snapshot_check(const struct pykv_snapshot *snapshot);
+
+/* ---- unchanged.c ---- */
+
+struct operation;
+/* Judge the PYKV_EXPECT_PREFIX_UNCHANGED among operations by the log from operation->number, up to which
+ * each has been judged before, to its end: those that do not hold get `broken`. */
+int store_unchanged(struct pykv_store *store, struct operation *operations, size_t count);
+/* The same before the writer lock is taken, until little is left to do under it. */
+int store_unchanged_ahead(struct pykv_store *store, struct operation *operations, size_t count);
+
 /* ---- write.c ---- */
 
 struct present {                /* what the keydir has for a key now */
     uint64_t slot;              /* the location its slot holds, 0: there is none */
+    struct keydir_place place;  /* where the slot was */
     uint64_t location;          /* the same with the segment's id: what `previous` will say */
     uint64_t size;              /* bytes of the record there */
     bool live;                  /* it is no tombstone */
@@ -85,10 +115,11 @@ struct present {                /* what the keydir has for a key now */
 struct operation {
     const uint8_t *key, *value;
     uint32_t key_size, value_size;
-    uint64_t number;            /* expiry, or the version expected */
+    uint64_t number;            /* expiry, the version expected, or the position to look from */
     uint64_t hash;
     uint8_t kind;               /* enum pykv_op */
     bool superseded;            /* a later operation of the batch names the key */
+    bool broken;                /* PYKV_EXPECT_PREFIX_UNCHANGED: does not hold */
     /* filled in under the lock: */
     bool skip;                  /* nothing to write */
     uint64_t size;              /* bytes of its record */

@@ -2,18 +2,6 @@
 #include "error.h"
 #include "log.h"
 
-static int walk_read(const struct log_walk *walk, uint8_t *bytes, uint64_t size, uint64_t offset)
-{
-    const struct os *os = walk->log->os;
-    size_t done = 0;
-    int error = os->file_read(os, walk->segment->fd, bytes, (size_t)size, offset, &done);
-    if (error == 0)
-        return done == size ? PYKV_OK : PYKV_CORRUPT;
-    char name[32];
-    log_segment_name(walk->segment->id, name);
-    return error_os(error, name, offset, "read");
-}
-
 /* Mapped segments are read in place. Others through the reader, a record at a time. */
 static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
                       const uint8_t **bytes, struct record *out)
@@ -22,13 +10,15 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
     uint64_t room = walk->limit - offset;
     if (room < RECORD_BARE_SIZE)
         return PYKV_CORRUPT;
-    if (!walk->log->pread && segment->base != NULL && walk->limit <= segment->map_size) {
+    if (!walk->log->pread) {
+        if (walk->limit > segment->map_size)
+            return PYKV_CORRUPT;
         *bytes = segment->base + offset;
         return record_decode(*bytes, room, out);
     }
     uint64_t need = room < sizeof reader->small ? room : sizeof reader->small;
     uint8_t *buffer = reader->small;
-    int status = walk_read(walk, buffer, need, offset);
+    int status = segment_read(walk->log, segment, buffer, (size_t)need, offset);
     if (status != PYKV_OK)
         return status;
     if (record_decode_header(buffer, out) != PYKV_OK || out->size > room)
@@ -42,7 +32,7 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
                 return error_no_memory((size_t)out->size);
         }
         buffer = reader->large;
-        if ((status = walk_read(walk, buffer, out->size, offset)) != PYKV_OK)
+        if ((status = segment_read(walk->log, segment, buffer, (size_t)out->size, offset)) != PYKV_OK)
             return status;
     }
     *bytes = buffer;

@@ -59,7 +59,7 @@ bool store_apply(struct pykv_store *store, struct shared_counters *counters, uin
     bool dead = (record->flags & RECORD_TOMBSTONE) != 0;
     uint64_t slot = location_short(location);
     if (present->slot != slot &&
-        (present->slot == 0 || !keydir_replace(store->keydir, hash, present->slot, slot, dead)) &&
+        (present->slot == 0 || !keydir_replace(store->keydir, hash, present->place, present->slot, slot, dead)) &&
         !keydir_insert(store->keydir, hash, slot, dead))
         return false;
     if (present->live) {
@@ -102,8 +102,9 @@ int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, s
         status = log_peek(&store->log, location, reader, record);
         if (status == PYKV_OK && is_key(record, key, key_size)) {
             uint64_t id = atomic_load(&store->shared->segments[location_slot(location)].id);
-            *out = (struct present){ .slot = location, .location = location_make(id, location_offset(location)),
-                                     .size = record->size, .live = (record->flags & RECORD_TOMBSTONE) == 0 };
+            *out = (struct present){ .slot = location, .place = keydir_probe_place(&probe),
+                                     .location = location_make(id, location_offset(location)), .size = record->size,
+                                     .live = (record->flags & RECORD_TOMBSTONE) == 0 };
             return PYKV_OK;
         }
         /* Another key with the same tag, or a record whose key is damaged: its checksum tells. */
@@ -114,6 +115,8 @@ int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, s
         else if (status != PYKV_OK)
             return status;
     }
+    if (probe.status != PYKV_OK)
+        return probe.status;
     return damaged != PYKV_OK ? damaged : PYKV_NOT_FOUND;
 }
 
@@ -141,6 +144,8 @@ static bool holds(const struct operation *operation, const struct record *record
     case PYKV_EXPECT_VALUE:
         return record != NULL && record->value_size == operation->value_size &&
                memcmp(record->value, operation->value, record->value_size) == 0;
+    case PYKV_EXPECT_UNCHANGED:
+        return record != NULL && record->sequence <= operation->number;
     default:
         return operation->number == (record == NULL ? 0 : record->sequence);
     }
@@ -207,7 +212,12 @@ static int make_plan(struct pykv_store *store, struct operation *operations, siz
             continue;
         }
         operations[i].skip = true;
-        status = judge(store, &operations[i], &reader);
+        if (operations[i].kind == PYKV_EXPECT_PREFIX_UNCHANGED) {
+            if ((status = store_unchanged(store, operations + i, count - i)) == PYKV_OK && operations[i].broken)
+                status = PYKV_CONFLICT;
+        } else {
+            status = judge(store, &operations[i], &reader);
+        }
         if (status == PYKV_CONFLICT && failed != NULL)
             *failed = i;
     }
@@ -364,13 +374,15 @@ static int publish(struct pykv_store *store, const struct operation *operations,
     /* Readers that begin now need no tombstone: the slot can go, unless a scan looks at the past. */
     if (plan->deleted == 0 && atomic_load_explicit(&shared->dead_slots, memory_order_relaxed) == 0)
         return PYKV_OK;
-    /* Changed by nothing, yet a write: a scan counts its pin either before it, and we see that, or
-     * after it, and then it sees what was published. See shared_pin(). */
-    (void)atomic_fetch_add(&shared->pin_count, 0);
+    /* Changed by nothing, yet a write: a scan touches it, with its pin set, either before us, and we see
+     * the pin, or after us, and then it sees what was published. See shared_pin(). */
+    (void)atomic_fetch_add(&shared->pin_limit, 0);
     at = first;
-    for (size_t i = 0; i < count && atomic_load(&shared->pin_count) == 0; i++) {
+    for (size_t i = 0; i < count && !shared_pinned(shared); i++) {
         if (operations[i].skip)
             continue;
+        if (operations[i].kind == PYKV_DELETE)  /* for those who cannot pin: see snapshot.c */
+            atomic_store_explicit(&shared->forgotten, sequence, memory_order_relaxed);
         if (operations[i].kind == PYKV_DELETE &&
             keydir_remove(store->keydir, operations[i].hash, location_short(location_make(id, at))))
             atomic_fetch_sub_explicit(&shared->dead_slots, 1, memory_order_relaxed);
@@ -486,6 +498,7 @@ static int write_one(struct pykv_store *store, struct operation *operation, int 
         return status;
     if ((status = check_writable(store)) == PYKV_OK) {
         operation->hash = hash_bytes(&store->hash_key, operation->key, operation->key_size);
+        keydir_prefetch(store->keydir, operation->hash);    /* on its way while we lock */
         status = write_batch(store, operation, 1, durability, NULL, deleted, version);
     }
     store_leave(store);
@@ -553,52 +566,112 @@ static int supersede(struct pykv_store *store, struct operation *operations, siz
     return PYKV_OK;
 }
 
-/* Operations from the arrays of pykv_write(). */
-static int unpack(struct pykv_store *store, size_t count, const uint8_t *ops, const uint8_t *keys,
-                  const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes,
-                  const uint64_t *numbers, struct operation *out)
+/* The arrays of pykv_write(); value_sizes and numbers begin with operation `first`, the sizes have any
+ * alignment. */
+struct arrays {
+    size_t first;
+    const uint8_t *ops, *keys, *values;
+    const void *key_sizes, *value_sizes;
+    const uint64_t *numbers;
+};
+
+static uint32_t size_at(const void *sizes, size_t i)
 {
+    uint32_t size;
+    memcpy(&size, (const uint8_t *)sizes + i * sizeof size, sizeof size);
+    return size;
+}
+
+static int unpack(struct pykv_store *store, size_t count, const struct arrays *arrays, struct operation *out)
+{
+    const uint8_t *keys = arrays->keys, *values = arrays->values;
     for (size_t i = 0; i < count; i++) {
-        uint8_t kind = ops == NULL ? PYKV_PUT : ops[i];
-        uint32_t value_size = value_sizes == NULL ? 0 : value_sizes[i];
-        if (kind > PYKV_EXPECT_VERSION)
+        uint8_t kind = arrays->ops == NULL ? PYKV_PUT : arrays->ops[i];
+        uint32_t key_size = size_at(arrays->key_sizes, i), value_size = 0;
+        uint64_t number = 0;
+        if (i >= arrays->first && arrays->value_sizes != NULL)
+            value_size = size_at(arrays->value_sizes, i - arrays->first);
+        if (i >= arrays->first && arrays->numbers != NULL)
+            number = arrays->numbers[i - arrays->first];
+        if (kind > PYKV_EXPECT_PREFIX_UNCHANGED)
             return error_set(PYKV_INVALID, 0, NULL, 0, "operation %zu of the batch is of no known kind", i);
         if (value_size != 0 && kind != PYKV_PUT && kind != PYKV_EXPECT_VALUE)
             return error_set(PYKV_INVALID, 0, NULL, 0, "operation %zu of the batch has a value it cannot have", i);
-        int status = check_sizes(key_sizes[i], value_size);
+        int status = check_sizes(key_size, value_size);
         if (status != PYKV_OK)
             return status;
-        out[i] = (struct operation){ .kind = kind, .key = keys, .key_size = key_sizes[i], .value = values,
-                                     .value_size = value_size, .number = numbers == NULL ? 0 : numbers[i],
-                                     .hash = hash_bytes(&store->hash_key, keys, key_sizes[i]) };
-        keys += key_sizes[i];
+        out[i] = (struct operation){ .kind = kind, .key = keys, .key_size = key_size, .value = values,
+                                     .value_size = value_size, .number = number,
+                                     .hash = hash_bytes(&store->hash_key, keys, key_size) };
+        keys += key_size;
         if (value_size != 0)
             values += value_size;
     }
     return count > 1 ? supersede(store, out, count) : PYKV_OK;
 }
 
-int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const uint8_t *keys,
-               const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes, const uint64_t *numbers,
-               int durability, size_t *failed, uint64_t *deleted, uint64_t *version)
+/* With `snapshot`, its end: nothing that is judged by version needs it any more, and without the pin a
+ * delete can empty its slot at once; what is judged by position is looked at from there. */
+static int write_arrays(struct pykv_store *store, struct pykv_snapshot *snapshot, size_t count,
+                        const struct arrays *arrays, int durability, size_t *failed, uint64_t *deleted,
+                        uint64_t *version)
 {
     struct operation small[8], *operations = small;
-    int status = store_enter(store);
-    if (status != PYKV_OK)
-        return status;
+    int status = PYKV_OK;
     if (count > SIZE_MAX / sizeof *operations) {
         status = error_no_memory(SIZE_MAX);
     } else if (count > 8 && (operations = store->os->alloc(store->os, count * sizeof *operations)) == NULL) {
         status = error_no_memory(count * sizeof *operations);
     } else if ((status = check_writable(store)) == PYKV_OK) {
-        status = unpack(store, count, ops, keys, key_sizes, values, value_sizes, numbers, operations);
+        status = unpack(store, count, arrays, operations);
+        bool unchanged = arrays->ops != NULL && memchr(arrays->ops, PYKV_EXPECT_PREFIX_UNCHANGED, count) != NULL;
+        for (size_t i = 0; i < arrays->first && status == PYKV_OK && snapshot != NULL; i++)
+            operations[i].number = operations[i].kind == PYKV_EXPECT_PREFIX_UNCHANGED ? snapshot->instant.position
+                                                                                      : snapshot->instant.sequence;
+        if (status == PYKV_OK && unchanged)
+            status = store_unchanged_ahead(store, operations, count);
+        if (snapshot != NULL && !unchanged)
+            snapshot_release(snapshot);
         if (status == PYKV_OK)
             status = write_batch(store, operations, count, durability, failed, deleted, version);
     }
     if (operations != small)
         store->os->release(store->os, operations);
+    return status;
+}
+
+int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const uint8_t *keys,
+               const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes, const uint64_t *numbers,
+               int durability, size_t *failed, uint64_t *deleted, uint64_t *version)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    struct arrays arrays = { .ops = ops, .keys = keys, .values = values, .key_sizes = key_sizes,
+                             .value_sizes = value_sizes, .numbers = numbers };
+    status = write_arrays(store, NULL, count, &arrays, durability, failed, deleted, version);
     store_leave(store);
     return status;
+}
+
+int64_t pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t expect_count, size_t write_count,
+                             const uint8_t *ops, const uint8_t *fields, const uint8_t *sizes,
+                             const uint64_t *expiries, int durability)
+{
+    size_t failed = 0, count = expect_count + write_count;
+    uint64_t version = 0;
+    int status = snapshot_enter(snapshot);
+    if (status != PYKV_OK)
+        return -1000 + status;
+    struct pykv_store *store = snapshot->store;
+    struct arrays arrays = { .first = expect_count, .ops = ops, .keys = fields, .values = fields, .key_sizes = sizes,
+                             .value_sizes = sizes + count * sizeof(uint32_t), .numbers = expiries };
+    for (size_t i = 0; i < count; i++)
+        arrays.values += size_at(sizes, i);
+    status = write_arrays(store, snapshot, count, &arrays, durability, &failed, NULL, &version);
+    snapshot_release(snapshot);
+    store_leave(store);
+    return status == PYKV_CONFLICT ? -2000 - (int64_t)failed : status != PYKV_OK ? -1000 + status : (int64_t)version;
 }
 
 /* ---- Counters: decimal text, as a person would write the number ---- */

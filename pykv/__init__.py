@@ -14,8 +14,10 @@ from pykv._batch import Batch
 from pykv._core import ffi as _ffi
 from pykv._core import lib as _lib
 from pykv._open import open
+from pykv._snapshot import Snapshot
 from pykv._stats import Damage, Report, Stats
 from pykv._store import Store
+from pykv._transaction import Transaction
 from pykv.errors import (
     AccessError,
     BufferSizeError,
@@ -33,6 +35,7 @@ from pykv.errors import (
     NotBytesError,
     OutOfMemoryError,
     ReadOnlyError,
+    SnapshotLostError,
     StorageError,
     StoreFullError,
     SyncFailedError,
@@ -61,11 +64,14 @@ __all__ = [
     "OutOfMemoryError",
     "ReadOnlyError",
     "Report",
+    "Snapshot",
+    "SnapshotLostError",
     "Stats",
     "StorageError",
     "Store",
     "StoreFullError",
     "SyncFailedError",
+    "Transaction",
     "ValueSizeError",
     "open",
 ]

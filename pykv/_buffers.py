@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import time
 from array import array
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pykv._core import ffi, lib
 from pykv.errors import InvalidError, KeySizeError, NotBytesError, ValueSizeError
@@ -30,6 +30,16 @@ _DURABILITY = {
     False: lib.PYKV_DURABILITY_PROCESS,
     True: lib.PYKV_DURABILITY_COMMIT,
 }
+
+
+class SupportsKeysAndGetItem(Protocol):
+    """What counts as a mapping for `Store.put_many` and `update`, as for `dict.update`."""
+
+    def keys(self) -> Iterable[Buffer]: ...
+    def __getitem__(self, key: Any, /) -> Buffer: ...
+
+
+Pairs = SupportsKeysAndGetItem | Iterable[tuple[Buffer, Buffer]]
 
 
 def as_bytes(buffer: Buffer, what: str) -> bytes:
@@ -75,6 +85,15 @@ def column(items: Sequence[Buffer], what: str) -> tuple[bytes, Any]:
     except OverflowError:
         raise ValueSizeError(max(map(len, items))) from None  # type: ignore[arg-type]
     return b"".join(items), ffi.from_buffer("uint32_t[]", sizes)
+
+
+def pairs_of(pairs: Any) -> list[tuple[Buffer, Buffer]]:
+    """Return *pairs* as a list of our own, which nobody else can change meanwhile."""
+    if hasattr(pairs, "items"):  # a mapping that can tell its pairs as of one moment
+        return list(pairs.items())
+    if hasattr(pairs, "keys"):
+        return [(key, pairs[key]) for key in pairs.keys()]  # noqa: SIM118
+    return list(pairs)
 
 
 def expiry_ms(ttl: float | None) -> int:

@@ -38,6 +38,7 @@ class _Lib:
     PYKV_BUSY: int
     PYKV_NOT_A_NUMBER: int
     PYKV_DENIED: int
+    PYKV_SNAPSHOT_LOST: int
 
     PYKV_DURABILITY_PROCESS: int
     PYKV_DURABILITY_INTERVAL: int
@@ -58,6 +59,8 @@ class _Lib:
     PYKV_EXPECT_ABSENT: int
     PYKV_EXPECT_VALUE: int
     PYKV_EXPECT_VERSION: int
+    PYKV_EXPECT_UNCHANGED: int
+    PYKV_EXPECT_PREFIX_UNCHANGED: int
 
     def pykv_last_error(self) -> Any: ...
     def pykv_version_string(self) -> _Pointer: ...
@@ -74,15 +77,7 @@ class _Lib:
         version: _Pointer,
         /,
     ) -> int: ...
-    def pykv_get_value(
-        self,
-        store: _Pointer,
-        key: bytes,
-        key_size: int,
-        buffer: _Pointer,
-        capacity: int,
-        /,
-    ) -> int: ...
+    def pykv_get_value(self, room: _Pointer, key: bytes, key_size: int, /) -> int: ...
     def pykv_contains(
         self, store: _Pointer, key: bytes, key_size: int, expiry_ms: _Pointer, /
     ) -> int: ...
@@ -122,10 +117,72 @@ class _Lib:
         /,
     ) -> int: ...
     def pykv_scan_open(
-        self, store: _Pointer, prefix: bytes, prefix_size: int, mode: int, out: _Pointer, /
+        self,
+        store: _Pointer,
+        snapshot: _Pointer,
+        prefix: bytes,
+        prefix_size: int,
+        mode: int,
+        out: _Pointer,
+        /,
     ) -> int: ...
     def pykv_scan_next(self, scan: _Pointer, rows: _Pointer, /) -> int: ...
     def pykv_scan_close(self, scan: _Pointer, /) -> None: ...
+    def pykv_snapshot_open(self, store: _Pointer, out: _Pointer, /) -> int: ...
+    def pykv_snapshot_renew(self, snapshot: _Pointer, /) -> int: ...
+    def pykv_snapshot_close(self, snapshot: _Pointer, /) -> None: ...
+    def pykv_snapshot_closed(self, snapshot: _Pointer, /) -> int: ...
+    def pykv_snapshot_free(self, snapshot: _Pointer, /) -> None: ...
+    def pykv_snapshot_instant(self, snapshot: _Pointer, out: _Pointer, /) -> None: ...
+    def pykv_snapshot_get(
+        self,
+        snapshot: _Pointer,
+        key: bytes,
+        key_size: int,
+        buffer: _Pointer,
+        capacity: int,
+        version: _Pointer,
+        /,
+    ) -> int: ...
+    def pykv_snapshot_get_value(
+        self,
+        snapshot: _Pointer,
+        room: _Pointer,
+        key: bytes,
+        key_size: int,
+        /,
+    ) -> int: ...
+    def pykv_snapshot_contains(
+        self, snapshot: _Pointer, key: bytes, key_size: int, expiry_ms: _Pointer, /
+    ) -> int: ...
+    def pykv_snapshot_view(
+        self,
+        snapshot: _Pointer,
+        key: bytes,
+        key_size: int,
+        value: _Pointer,
+        value_size: _Pointer,
+        pin: _Pointer,
+        /,
+    ) -> int: ...
+    def pykv_snapshot_get_many(
+        self,
+        snapshot: _Pointer,
+        count: int,
+        keys: bytes,
+        key_sizes: _Pointer | Sequence[int],
+        rows: _Pointer,
+        /,
+    ) -> int: ...
+    def pykv_snapshot_contains_many(
+        self,
+        snapshot: _Pointer,
+        count: int,
+        keys: bytes,
+        key_sizes: _Pointer | Sequence[int],
+        present: _Pointer,
+        /,
+    ) -> int: ...
     def pykv_put(
         self,
         store: _Pointer,
@@ -158,6 +215,18 @@ class _Lib:
         failed: _Pointer,
         deleted: _Pointer,
         version: _Pointer,
+        /,
+    ) -> int: ...
+    def pykv_snapshot_commit(
+        self,
+        snapshot: _Pointer,
+        expect_count: int,
+        write_count: int,
+        ops: bytes,
+        fields: bytes,
+        sizes: bytes,
+        expiries: _Pointer | Sequence[int],
+        durability: int,
         /,
     ) -> int: ...
     def pykv_incr(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+from pathlib import Path
 from typing import Any, Literal
 
 from pykv._core import ffi, lib
@@ -53,14 +54,17 @@ def open(
             cut, and threads that write at once share one sync.
         interval_ms: 1 to 3,600,000 milliseconds; of durability="interval".
         io: "mmap": read through shared mappings, fastest while the data fits in RAM; "pread":
-            by system calls, where a failing disk is an exception and never a signal.
+            by system calls, where a failing disk is an exception and never a signal; that needs
+            a descriptor for each file of the log (`ulimit -n`; see *segment_bytes*).
         max_disk_bytes: Limit of all segments together; None: that of the disk.
         segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: 128 MiB. It is the
             unit in which dead space is reclaimed, and no limit on a value.
         expected_keys: Sizes the keydir beforehand; None: it grows as needed.
         repair: Skip damaged records during recovery, where otherwise it refuses to open.
-        mode: Permission bits of new files, whatever the umask; those of the directory get x
-            where they have r.
+        mode: Permission bits of the files of a new store, exactly these whatever the umask; the
+            directory gets x where they have r. A store that exists keeps the bits of its file
+            `lock`, also under "n": `chmod` the directory and all files to change them. To share
+            with a group, make the directory beforehand, setgid and of that group: 0o2770.
     Returns:
         The open store: a context manager, and a `MutableMapping[bytes, bytes]`.
     Raises:
@@ -102,7 +106,21 @@ def open(
     status = lib.pykv_open(name, options, opened)
     if status < 0:
         raise failure(status)
-    return Store(opened[0], os.fsdecode(path))
+    again = {
+        "durability": durability,
+        "interval_ms": interval_ms,
+        "io": io,
+        "max_disk_bytes": max_disk_bytes,
+        "segment_bytes": segment_bytes,
+    }
+    shown = os.fsdecode(path)
+    place = (str(Path(shown).absolute()), "r" if flag == "r" else "w", again)
+    return Store(opened[0], shown, (_open_again, place))
+
+
+def _open_again(path: str, flag: Literal["r", "w"], options: dict[str, Any]) -> Store:
+    """Open what another process had open: neither anew nor empty."""
+    return open(path, flag, **options)
 
 
 def _choice(name: str, value: str, choices: dict[str, int]) -> int:

@@ -1,26 +1,28 @@
 """
-_reader.py -- everything that reads a store, and the store's life: open handle, close, figures.
+_reader.py -- everything that reads: the newest of a store, or one instant of it (_snapshot.py); and
+a store's life: open handle, close, figures.
 
-A single get is one call into C. It copies the value into a buffer from the store's pool, out of
-which one slice makes the bytes object: no allocation in C, no lock in Python. The pools are lists,
-whose pop() and append() are atomic, so threads share them freely. The engine lets any number of
-threads in, and its close waits for them; the handle itself is freed when the store is collected.
+A single get is one call into C, with few arguments, for each costs. It copies the value into a room
+from the store's pool, out of which one slice makes the bytes object: no allocation in C, no lock in
+Python. The pools are lists, whose pop() and append() are atomic, so threads share them freely. The
+engine lets any number of threads in, and its close waits for them; the handle itself is freed when
+the store is collected.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, NamedTuple, Self, TypeVar, overload
 
 from pykv._buffers import Buffer, as_bytes, column, writable_pointer
 from pykv._core import ffi, lib
 from pykv._rows import ROWS_KEPT_SIZE, Rows
 from pykv._stats import Report, Stats
 from pykv._views import StoreItems, StoreKeys, StoreValues
-from pykv.errors import BufferSizeError, failure
+from pykv.errors import BufferSizeError, ClosedError, failure
 
 T = TypeVar("T")
 
@@ -28,25 +30,43 @@ NULL = ffi.NULL
 OK = lib.PYKV_OK
 NOT_FOUND = lib.PYKV_NOT_FOUND
 ABSENT = -1000 + NOT_FOUND  # what pykv_get() returns in place of a size
-ROOM_SIZE = 65_536  # bytes of a pooled buffer; larger values take one call more
+TOO_LARGE = -1000 + lib.PYKV_FULL  # ... where the room is too small for the value
+ROOM_SIZE = 65_536  # bytes of a pooled room; larger values take one call more
 
 # Names of the module are found faster than attributes of lib.
 _get = lib.pykv_get_value
-_contains = lib.pykv_contains
 _free = lib.pykv_free
 _new_array = ffi.new_allocator(should_clear_after_alloc=False)
 
 
+class Calls(NamedTuple):
+    """The calls of the engine that read. For a snapshot they are others than for a store."""
+
+    get: Callable[..., int]
+    contains: Callable[..., int]
+    view: Callable[..., int]
+    get_many: Callable[..., int]
+    contains_many: Callable[..., int]
+
+
+NEWEST = Calls(
+    lib.pykv_get,
+    lib.pykv_contains,
+    lib.pykv_view,
+    lib.pykv_get_many,
+    lib.pykv_contains_many,
+)
+
+
 class Reader:
-    """The reading half of a `Store`."""
+    """What reads a `Store`, or one instant of it: a `Snapshot`."""
 
-    __slots__ = ("__weakref__", "_closed", "_handle", "_path", "_rooms", "_rows")
+    __slots__ = ("__weakref__", "_calls", "_handle", "_rooms", "_rows")
 
-    def __init__(self, handle: Any, path: str) -> None:
-        self._handle = handle  # __del__ frees it
-        self._path = path
-        self._closed = False
-        self._rooms: list[tuple[Any, Any]] = []  # (C array, ffi.buffer over it)
+    def __init__(self, handle: Any, calls: Calls) -> None:
+        self._handle = handle
+        self._calls = calls
+        self._rooms: list[tuple[Any, Any]] = []  # (room, its bytes)
         self._rows: list[Rows] = []
 
     # ---- One key ----
@@ -79,10 +99,10 @@ class Reader:
         try:
             room = rooms.pop()
         except IndexError:
-            room = _new_room()
+            room = _new_room(self._handle)
         pointer, content = room
-        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE)
-        if 0 <= size <= ROOM_SIZE:
+        size = _get(pointer, key, len(key))
+        if size >= 0:
             value = content[:size]
             rooms.append(room)
             return value
@@ -99,10 +119,10 @@ class Reader:
         try:
             room = rooms.pop()
         except IndexError:
-            room = _new_room()
+            room = _new_room(self._handle)
         pointer, content = room
-        size = _get(self._handle, key, len(key), pointer, ROOM_SIZE)
-        if 0 <= size <= ROOM_SIZE:
+        size = _get(pointer, key, len(key))
+        if size >= 0:
             value: bytes = content[:size]
             rooms.append(room)
             return value
@@ -116,7 +136,7 @@ class Reader:
         """Tell whether *key* is present. Source: `pykv_contains` in csrc/pykv.h."""
         if type(key) is not bytes:
             key = as_bytes(key, "key")  # type: ignore[arg-type]
-        status = _contains(self._handle, key, len(key), NULL)
+        status = self._calls.contains(self._handle, key, len(key), NULL)
         if status < 0:
             raise failure(status, [key])
         return bool(status == OK)
@@ -146,7 +166,7 @@ class Reader:
         key = as_bytes(key, "key")
         with writable_pointer(buffer) as pointer:
             room = len(pointer)
-            size = _get(self._handle, key, len(key), pointer, room)
+            size = self._calls.get(self._handle, key, len(key), pointer, room, NULL)
         if size == ABSENT:
             return None
         if size < 0:
@@ -213,7 +233,7 @@ class Reader:
         capacity = 4096
         while True:  # again with more room, while the value is larger than we thought
             room = _new_array("uint8_t[]", capacity)
-            size = lib.pykv_get(self._handle, key, len(key), room, capacity, version)
+            size = self._calls.get(self._handle, key, len(key), room, capacity, version)
             if size == ABSENT:
                 return None
             if size < 0:
@@ -252,7 +272,7 @@ class Reader:
             rows = self._rows.pop()
         except IndexError:
             rows = Rows()
-        status = lib.pykv_get_many(self._handle, len(keys), joined, sizes, rows.pointer)
+        status = self._calls.get_many(self._handle, len(keys), joined, sizes, rows.pointer)
         if status < 0:
             raise failure(status, (as_bytes(key, "key") for key in keys))
         values: list[Any] = list(rows.fields())
@@ -280,7 +300,7 @@ class Reader:
         keys = list(keys)
         joined, sizes = column(keys, "key")
         present = _new_array("uint8_t[]", len(keys))
-        status = lib.pykv_contains_many(self._handle, len(keys), joined, sizes, present)
+        status = self._calls.contains_many(self._handle, len(keys), joined, sizes, present)
         if status < 0:
             raise failure(status, (as_bytes(key, "key") for key in keys))
         return [*map(bool, ffi.buffer(present)[:])]
@@ -289,15 +309,15 @@ class Reader:
 
     def __len__(self) -> int:
         """Return the number of keys; expired ones count until they are removed."""
-        count = ffi.new("uint64_t *")
-        status = lib.pykv_count(self._handle, count)
-        if status < 0:
-            raise failure(status)
-        return int(count[0])
+        raise NotImplementedError
 
     def __iter__(self) -> Iterator[bytes]:
         """Iterate over the keys as they are now, in no order, each once."""
         return iter(StoreKeys(self, b""))
+
+    def _scan_place(self) -> tuple[Any, Any]:
+        """Return what is scanned: the store's handle, and the snapshot's or NULL."""
+        raise NotImplementedError
 
     def keys(self, *, prefix: Buffer = b"") -> StoreKeys:
         """
@@ -350,7 +370,7 @@ class Reader:
 
     def _blocks(self, prefix: bytes, mode: int) -> Iterator[tuple[bytes, ...]]:
         opened = ffi.new("struct pykv_scan **")
-        status = lib.pykv_scan_open(self._handle, prefix, len(prefix), mode, opened)
+        status = lib.pykv_scan_open(*self._scan_place(), prefix, len(prefix), mode, opened)
         if status < 0:
             raise failure(status, [prefix])
         scan = opened[0]
@@ -364,7 +384,57 @@ class Reader:
         finally:
             lib.pykv_scan_close(scan)
 
-    # ---- The store itself ----
+    # ---- Rarely ----
+
+    def _get_rarely(self, key: bytes, size: int, default: Any) -> Any:
+        """Finish a get whose value was not copied: absent, failed, or larger than a room."""
+        if size == ABSENT:
+            return default
+        if size != TOO_LARGE:
+            raise failure(size + 1000, [key])
+        view = self._lend(key)
+        if view is None:  # deleted in between
+            return default
+        with view:
+            return bytes(view)
+
+    def _lend(self, key: bytes) -> memoryview | None:
+        """Return a view of the value, which holds its pin and our handle; None if absent."""
+        value, size = ffi.new("uint8_t const * *"), ffi.new("size_t *")
+        pin = ffi.new("struct pykv_pin **")
+        status = self._calls.view(self._handle, key, len(key), value, size, pin)
+        if status == NOT_FOUND:
+            return None
+        if status < 0:
+            raise failure(status, [key])
+        if size[0] == 0:
+            lib.pykv_view_release(pin[0])
+            return memoryview(b"")
+        release = partial(_release, pin[0])
+        return memoryview(ffi.buffer(ffi.gc(value[0], release), size[0])).toreadonly()
+
+
+class StoreReader(Reader):
+    """The reading half of a `Store`: the newest of everything, and the store's life and figures."""
+
+    __slots__ = ("_closed", "_origin", "_path")
+
+    def __init__(self, handle: Any, path: str, origin: tuple[Any, ...]) -> None:
+        super().__init__(handle, NEWEST)  # __del__ frees the handle
+        self._path = path
+        self._origin = origin  # what opens the store again, as __reduce__() has it
+        self._closed = False
+
+    def __len__(self) -> int:
+        """Return the number of keys; expired ones count until they are removed."""
+        count = ffi.new("uint64_t *")
+        status = lib.pykv_count(self._handle, count)
+        if status < 0:
+            raise failure(status)
+        return int(count[0])
+
+    def _scan_place(self) -> tuple[Any, Any]:
+        return self._handle, NULL
 
     def stats(self) -> Stats:
         """
@@ -450,11 +520,15 @@ class Reader:
             # In a circle of garbage others may be finalized after us, and use us. To them we are
             # closed: a NULL handle says so in each call, and scans and views outlive the handle.
             handle, self._handle = getattr(self, "_handle", null), null
+            self._rooms = []  # they know the handle too
             self._closed = True
             free(handle)
 
     def __reduce__(self) -> Any:
-        raise TypeError(f"{self!r} can be neither copied nor pickled: open its path again")
+        """Pickle as path and options: the copy is a handle of its own, opened where it arrives."""
+        if self._closed:
+            raise ClosedError(f"{self!r} can be neither copied nor pickled")
+        return self._origin
 
     def __repr__(self) -> str:
         if self._closed:
@@ -464,40 +538,13 @@ class Reader:
             return f"<pykv.Store {self._path!r}>"
         return f"<pykv.Store {self._path!r}, keys: {count[0]:,}>"
 
-    # ---- Rarely ----
-
-    def _get_rarely(self, key: bytes, size: int, default: Any) -> Any:
-        """Finish a get whose value was not copied: absent, failed, or larger than a room."""
-        if size == ABSENT:
-            return default
-        if size < 0:
-            raise failure(size + 1000, [key])
-        view = self._lend(key)
-        if view is None:  # deleted in between
-            return default
-        with view:
-            return bytes(view)
-
-    def _lend(self, key: bytes) -> memoryview | None:
-        """Return a view of the value, which holds its pin and our handle; None if absent."""
-        value, size = ffi.new("uint8_t const * *"), ffi.new("size_t *")
-        pin = ffi.new("struct pykv_pin **")
-        status = lib.pykv_view(self._handle, key, len(key), value, size, pin)
-        if status == NOT_FOUND:
-            return None
-        if status < 0:
-            raise failure(status, [key])
-        if size[0] == 0:
-            lib.pykv_view_release(pin[0])
-            return memoryview(b"")
-        release = partial(_release, pin[0])
-        return memoryview(ffi.buffer(ffi.gc(value[0], release), size[0])).toreadonly()
-
 
 def _release(pin: Any, _value: Any) -> None:
     lib.pykv_view_release(pin)
 
 
-def _new_room() -> tuple[Any, Any]:
-    pointer = _new_array("uint8_t[]", ROOM_SIZE)
-    return pointer, ffi.buffer(pointer)
+def _new_room(store: Any) -> tuple[Any, Any]:
+    """Return a room for values of the store with the handle *store*, and the room's bytes."""
+    array = _new_array("uint8_t[]", ROOM_SIZE)
+    room = ffi.new("struct pykv_room *", (store, array, ROOM_SIZE))
+    return room, ffi.buffer(array)  # which keeps the array alive

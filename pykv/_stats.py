@@ -31,6 +31,10 @@ class Stats:
         recovered_records: Records replayed when this process opened the store.
         damaged_records: Damaged places that repair skipped at this open.
         open_us: Microseconds that opening took.
+        snapshots: Snapshots, transactions and iterations that are open, in all processes.
+        snapshot_versions: Of the oldest of them: versions (batches) published since it was taken.
+        snapshot_bytes: Bytes of the log written since, which it keeps from being reclaimed.
+        snapshot_ms: Milliseconds since it was taken.
     """
 
     keys: int
@@ -50,6 +54,10 @@ class Stats:
     recovered_records: int
     damaged_records: int
     open_us: int
+    snapshots: int
+    snapshot_versions: int
+    snapshot_bytes: int
+    snapshot_ms: int
 
     @classmethod
     def _from_c(cls, stats: Any) -> Stats:

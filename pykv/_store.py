@@ -7,8 +7,10 @@ threads, other processes, and after a crash. See _reader.py for the reading half
 
 from __future__ import annotations
 
-from collections.abc import Iterable, MutableMapping, Sequence
-from typing import Any, Protocol, TypeVar, overload
+import random
+import time
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from typing import Any, TypeVar, overload
 
 from pykv._batch import (
     DELETE,
@@ -19,16 +21,28 @@ from pykv._batch import (
     Batch,
     Written,
 )
-from pykv._buffers import Buffer, as_bytes, column, durability, expiry_ms, value_pointer
+from pykv._buffers import (
+    Buffer,
+    Pairs,
+    as_bytes,
+    column,
+    durability,
+    expiry_ms,
+    pairs_of,
+    value_pointer,
+)
 from pykv._core import ffi, lib
-from pykv._reader import NULL, OK, Reader
+from pykv._reader import NULL, OK, StoreReader
+from pykv._snapshot import Snapshot, open_snapshot
+from pykv._transaction import Transaction
 from pykv._views import SCAN_KEYS
-from pykv.errors import InvalidError, failure
+from pykv.errors import ConflictError, InvalidError, failure
 
 T = TypeVar("T")
 
 DURABILITY_DEFAULT = lib.PYKV_DURABILITY_DEFAULT
 CONFLICT = lib.PYKV_CONFLICT
+PAUSE_FIRST, PAUSE_MAX = 0.001, 0.1  # seconds, at most, before a transaction is tried again
 _MISSING: Any = object()
 
 _put = lib.pykv_put
@@ -36,32 +50,24 @@ _put_value = lib.pykv_put_value
 _delete = lib.pykv_delete
 
 
-class SupportsKeysAndGetItem(Protocol):
-    """What counts as a mapping for `Store.put_many` and `update`, as for `dict.update`."""
-
-    def keys(self) -> Iterable[Buffer]: ...
-    def __getitem__(self, key: Any, /) -> Buffer: ...
-
-
-Pairs = SupportsKeysAndGetItem | Iterable[tuple[Buffer, Buffer]]
-
-
-class Store(Reader, MutableMapping[bytes, bytes]):
+class Store(StoreReader, MutableMapping[bytes, bytes]):
     """
     An open store: a `MutableMapping[bytes, bytes]` on disk. Made by `pykv.open`.
 
     Keys and values are any C-contiguous buffers (bytes, bytearray, memoryview, array...) on the way
     in, and bytes on the way out; a str is refused. Any number of threads share one store, and any
-    number of processes one directory. Use it as a context manager, or call `close`.
+    number of processes one directory. Use it as a context manager, or call `close`. Pickled, to be
+    sent to another process, it is opened there by its path and options.
 
     In the examples, *db* is an open and empty store.
     """
 
-    __slots__ = ("_popped",)
+    __slots__ = ("_handles", "_popped")
 
-    def __init__(self, handle: Any, path: str) -> None:
-        super().__init__(handle, path)
+    def __init__(self, handle: Any, path: str, origin: tuple[Any, ...]) -> None:
+        super().__init__(handle, path, origin)
         self._popped: list[bytes] = []  # keys that popitem() will try next
+        self._handles: list[Any] = []  # of snapshots, which transactions are through with
 
     # ---- One key ----
 
@@ -254,7 +260,7 @@ class Store(Reader, MutableMapping[bytes, bytes]):
 
         Cost: the pairs are joined in memory first. Source: `pykv_write` in csrc/pykv.h.
         """
-        items = _items(pairs)
+        items = pairs_of(pairs)
         keys, values = [key for key, _ in items], [value for _, value in items]
         numbers = None if ttl is None else [expiry_ms(ttl)] * len(keys)
         self._write(None, keys, values, numbers, durability(durable))
@@ -300,6 +306,95 @@ class Store(Reader, MutableMapping[bytes, bytes]):
         Source: `pykv_write` in csrc/pykv.h.
         """
         return Batch(self._write, durability(durable))
+
+    # ---- One instant; reads and writes as one ----
+
+    def snapshot(self) -> Snapshot:
+        """
+        Take a snapshot: this instant, as a read-only mapping that does not change.
+
+        Returns:
+            A `Snapshot`, with all that reads here. Close it, use it with `with`, or drop it.
+        Raises:
+            BusyError: 1,024 snapshots and iterations are open, in all processes together.
+
+        >>> db[b"k"] = b"then"
+        >>> with db.snapshot() as snapshot:
+        ...     db.clear()
+        ...     dict(snapshot), dict(db)
+        ({b'k': b'then'}, {})
+
+        Cost: O(1), whatever the size of the store; writers do not wait. Of a key that was written
+        n times since, a read takes n steps back. Source: `pykv_snapshot_open` in csrc/pykv.h.
+        """
+        return Snapshot(self, open_snapshot(self))
+
+    def transaction(self, durable: bool | None = None) -> Transaction:
+        """
+        Begin a transaction: reads of this instant, and writes that are applied if they still hold.
+
+        Args:
+            durable: As with `put`.
+        Returns:
+            A `Transaction`, to be used with `with`: it is committed at the end of the block, and
+            dropped if the block raises. See `transact` for one that is tried again.
+        Raises:
+            ConflictError: At the end of the block: something that it read has changed since, and
+                nothing was written. Carries *key*.
+            As `put`, at the end of the block, if there is something to write.
+
+        >>> db[b"n"] = b"1"
+        >>> with db.transaction() as t:
+        ...     t[b"n"] = b"%d" % (int(t[b"n"]) + 1)
+        >>> db[b"n"]
+        b'2'
+
+        Cost: that of a snapshot, and of a batch with a precondition for each key that was read. For
+        prefixes that were iterated, the log written since is looked through. Source:
+        `pykv_snapshot_commit` in csrc/pykv.h.
+        """
+        return Transaction(self, durability(durable))
+
+    def transact(
+        self,
+        function: Callable[[Transaction], T],
+        *,
+        retries: int = 10,
+        durable: bool | None = None,
+    ) -> T:
+        """
+        Call *function* with a transaction, commit it, and try again while others come between.
+
+        Args:
+            function: Called with a `Transaction`, once or more often: it should do nothing that
+                cannot be done again.
+            retries: How often it is called again after a conflict, with a pause of random length
+                that doubles from 1 ms up to 100 ms.
+            durable: As with `put`.
+        Returns:
+            What *function* returned in the transaction that was committed.
+        Raises:
+            ConflictError: There was a conflict each time; the last one.
+            As *function*, whose writes are then dropped, and as `put`.
+
+        >>> def move(t):
+        ...     t[b"new"] = t.pop(b"old")
+        ...     return len(t[b"new"])
+        >>> db[b"old"] = b"value"
+        >>> db.transact(move)
+        5
+
+        Source: `pykv_snapshot_commit` in csrc/pykv.h.
+        """
+        for attempt in range(retries + 1):
+            try:
+                with self.transaction(durable) as transaction:
+                    return function(transaction)  # once the block has committed
+            except ConflictError:
+                if attempt == retries:
+                    raise
+            time.sleep(random.uniform(0, min(PAUSE_MAX, PAUSE_FIRST * 2**attempt)))
+        raise InvalidError(f"retries is a number from 0 on, not {retries}")
 
     # ---- The rest of a dict ----
 
@@ -440,12 +535,3 @@ class Store(Reader, MutableMapping[bytes, bytes]):
         if status < 0:
             raise failure(status, (as_bytes(key, "key") for key in keys))
         return Written(status != CONFLICT, failed[0], results[0], results[1])
-
-
-def _items(pairs: Any) -> list[tuple[Buffer, Buffer]]:
-    """Return *pairs* as a list of our own, which nobody else can change meanwhile."""
-    if hasattr(pairs, "items"):  # a mapping that can tell its pairs as of one moment
-        return list(pairs.items())
-    if hasattr(pairs, "keys"):
-        return [(key, pairs[key]) for key in pairs.keys()]  # noqa: SIM118
-    return list(pairs)

@@ -10,23 +10,31 @@ when threads share one; a generator refuses the second thread.)
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from pykv._buffers import as_bytes
-
-if TYPE_CHECKING:
-    from pykv._reader import Reader
+from pykv._buffers import Buffer, as_bytes
 
 SCAN_KEYS, SCAN_VALUES, SCAN_ITEMS = 1, 2, 3  # modes of pykv_scan_open()
+
+
+class Scanned(Protocol):
+    """What the views are views of: a store, a snapshot, a transaction."""
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[bytes]: ...
+    def __contains__(self, key: object, /) -> bool: ...
+    def __getitem__(self, key: Buffer, /) -> bytes: ...
+    def get(self, key: Buffer, /) -> bytes | None: ...
+    def _scan(self, prefix: bytes, mode: int) -> Iterator[tuple[bytes, ...]]: ...
 
 
 class StoreKeys(KeysView[bytes]):
     """The keys of a store that begin with a prefix: iterable, a set, with len() and `in`."""
 
     __slots__ = ("_prefix",)
-    _mapping: Reader
+    _mapping: Scanned
 
-    def __init__(self, store: Reader, prefix: bytes) -> None:
+    def __init__(self, store: Scanned, prefix: bytes) -> None:
         super().__init__(store)
         self._prefix = prefix
 
@@ -48,9 +56,9 @@ class StoreValues(ValuesView[bytes]):
     """The values of a store whose keys begin with a prefix: iterable, with len() and `in`."""
 
     __slots__ = ("_prefix",)
-    _mapping: Reader
+    _mapping: Scanned
 
-    def __init__(self, store: Reader, prefix: bytes) -> None:
+    def __init__(self, store: Scanned, prefix: bytes) -> None:
         super().__init__(store)
         self._prefix = prefix
 
@@ -71,9 +79,9 @@ class StoreItems(ItemsView[bytes, bytes]):
     """The pairs of a store whose keys begin with a prefix: iterable, a set, len() and `in`."""
 
     __slots__ = ("_prefix",)
-    _mapping: Reader
+    _mapping: Scanned
 
-    def __init__(self, store: Reader, prefix: bytes) -> None:
+    def __init__(self, store: Scanned, prefix: bytes) -> None:
         super().__init__(store)
         self._prefix = prefix
 
@@ -103,7 +111,7 @@ def _each_pair(blocks: Iterator[tuple[bytes, ...]]) -> Iterator[tuple[bytes, byt
         yield from zip(each, each, strict=True)
 
 
-def _count(store: Reader, prefix: bytes) -> int:
+def _count(store: Scanned, prefix: bytes) -> int:
     if not prefix:
         return len(store)
     return sum(map(len, store._scan(prefix, SCAN_KEYS)))

@@ -149,7 +149,7 @@ class NotBytesError(Error, TypeError):
 
 
 class ClosedError(Error, ValueError):
-    """The store, or the batch, was closed."""
+    """The store, snapshot, batch or transaction was closed."""
 
     status = lib.PYKV_CLOSED
 
@@ -193,7 +193,7 @@ class SyncFailedError(_SystemError):
 
 
 class BusyError(_SystemError):
-    """Another machine, or a process of another boot, uses the store."""
+    """Another machine uses the store, or as many processes or snapshots as there can be."""
 
     status = lib.PYKV_BUSY
     _errno_default = _errno.EBUSY
@@ -212,12 +212,25 @@ class AccessError(_SystemError, PermissionError):
     _errno_default = _errno.EACCES
 
 
+class SnapshotLostError(Error, RuntimeError):
+    """
+    Keys were deleted since the snapshot or iteration began, and it could not hold them.
+
+    Only a process without permission to write to the store meets it, beside one that writes. Begin
+    anew, or open the store with permission to write.
+    """
+
+    status = lib.PYKV_SNAPSHOT_LOST
+
+
 class ConflictError(Error, RuntimeError):
     """
-    A precondition of a batch did not hold; nothing was written.
+    A precondition of a batch did not hold, or what a transaction read has changed.
+
+    Nothing was written.
 
     Attributes:
-        key: The key of the first precondition that did not hold.
+        key: The key, or the prefix, of the first precondition that did not hold.
     """
 
     status = lib.PYKV_CONFLICT
@@ -229,7 +242,7 @@ _BY_STATUS: dict[int, type[Error]] = {
     for cls in (
         StorageError, CorruptError, OutOfMemoryError, StoreFullError, InvalidError, ClosedError,
         ReadOnlyError, NotAStoreError, NewerFormatError, MissingError, SyncFailedError, BusyError,
-        NotANumberError, AccessError,
+        NotANumberError, AccessError, SnapshotLostError,
     )
 }  # fmt: skip
 

@@ -124,7 +124,7 @@ int main(int argc, char **argv)
     struct pykv_scan *scan;
     size_t found = 0;
     start = now_ns();
-    check(pykv_scan_open(store, NULL, 0, 3, &scan));
+    check(pykv_scan_open(store, NULL, NULL, 0, 3, &scan));
     while (pykv_scan_next(scan, rows) == PYKV_OK)
         found += pykv_rows_count(rows) / 2;
     pykv_scan_close(scan);

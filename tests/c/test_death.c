@@ -229,7 +229,72 @@ static void die_at_each_call(bool witness)
     }
 }
 
+/* An open that empties a store dies at call `k`: what is left opens by "c" and "w", as the old store or
+ * as an empty one; and stays that. */
+static bool die_emptying(unsigned k, bool *emptied)
+{
+    struct model model = { .last = 0 }, none = { .last = 0 };
+    struct pykv_store *store = open_store(&plain, PYKV_FLAG_NEW);
+    for (unsigned i = 1; i <= SCRIPT; i++) {
+        step(store, i);
+        step_model(&model, i);
+    }
+    pykv_free(store);
+    pid_t child = fork();
+    CHECK(child >= 0);
+    if (child == 0) {
+        countdown = k;
+        store = open_store(&mortal, PYKV_FLAG_NEW);
+        _exit(0);
+    }
+    int status;
+    CHECK_EQUAL(waitpid(child, &status, 0), child);
+    CHECK(WIFEXITED(status) && (WEXITSTATUS(status) == 9 || WEXITSTATUS(status) == 0));
+    bool died = WEXITSTATUS(status) == 9;
+
+    store = open_store(&plain, k % 2 == 0 ? PYKV_FLAG_WRITE : PYKV_FLAG_CREATE);
+    *emptied = !matches(store, &model);
+    if (*emptied) {
+        struct pykv_stats stats;
+        CHECK(matches(store, &none));
+        CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+        CHECK(stats.disk_bytes < 1u << 20);     /* of the old files none is left */
+        model = none;
+    }
+    check_whole(store);
+    for (unsigned i = SCRIPT + 1; i <= SCRIPT + AFTER; i++) {
+        step(store, i);
+        step_model(&model, i);
+    }
+    CHECK(matches(store, &model));
+    pykv_free(store);
+    remove_keydir();
+    store = open_store(&plain, PYKV_FLAG_WRITE);
+    CHECK(matches(store, &model));
+    check_whole(store);
+    pykv_free(store);
+    return died;
+}
+
+static void each_call_of_an_open_that_empties(void)
+{
+    set_up();
+    for (int i = 0; i < 2; i++) {
+        behind = i == 1;
+        bool emptied = false, before = false;
+        unsigned k = 1, old = 0;
+        for (; die_emptying(k, &emptied); k++) {
+            CHECK(emptied || !before);          /* there is one point from which it is empty */
+            before = emptied;
+            old += !emptied;
+        }
+        printf("%u deaths %s a call, %u of them left the old store\n", k - 1, behind ? "behind" : "before", old);
+        CHECK(k > 20 && old > 3 && emptied);
+    }
+}
+
 static void each_call_of_the_only_process(void) { die_at_each_call(false); }
 static void each_call_of_one_of_two(void) { die_at_each_call(true); }
 
-TEST_MAIN(CASE(each_call_of_the_only_process), CASE(each_call_of_one_of_two))
+TEST_MAIN(CASE(each_call_of_the_only_process), CASE(each_call_of_one_of_two),
+          CASE(each_call_of_an_open_that_empties))

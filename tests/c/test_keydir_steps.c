@@ -106,8 +106,8 @@ static void run_script(void)
     insert_keys(1024, 6, false);
     for (size_t key = 24; key < 30; key += 2)
         remove_key(key);
-    CHECK(keydir_replace(keydir, keys[30].hash, keys[30].location, OTHER_LOCATION, true));
-    CHECK(keydir_replace(keydir, keys[30].hash, OTHER_LOCATION, keys[30].location, false));
+    CHECK(keydir_replace(keydir, keys[30].hash, (struct keydir_place){ 0 }, keys[30].location, OTHER_LOCATION, true));
+    CHECK(keydir_replace(keydir, keys[30].hash, (struct keydir_place){ 0 }, OTHER_LOCATION, keys[30].location, false));
 }
 
 static bool is_of(size_t key, uint64_t location)

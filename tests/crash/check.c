@@ -130,7 +130,7 @@ static bool check_scan(const struct script *script, struct pykv_store *store,
     bool seen[KEY_COUNT] = { false };
     uint64_t preloaded = 0, preload_sum = 0;
     struct pykv_scan *scan = NULL;
-    int status = pykv_scan_open(store, NULL, 0, 3, &scan);
+    int status = pykv_scan_open(store, NULL, NULL, 0, 3, &scan);
     if (status != PYKV_OK)
         return fail(reason, "scan_open: %d %s", status, pykv_last_error()->message);
     bool good = true;

@@ -307,7 +307,7 @@ static void scan_all(struct damager *d, struct pykv_store *store, struct outcome
 {
     struct pykv_scan *scan = NULL;
     struct pykv_rows *rows = pykv_rows_new();
-    int status = pykv_scan_open(store, NULL, 0, 3, &scan);
+    int status = pykv_scan_open(store, NULL, NULL, 0, 3, &scan);
     uint64_t rounds = 0;
     while (status == PYKV_OK && (status = pykv_scan_next(scan, rows)) == PYKV_OK) {
         size_t size, count = pykv_rows_count(rows);

@@ -227,7 +227,7 @@ static bool check_bulk_reads(struct run *run)
     int status = pykv_get_many(run->store, KEY_COUNT, keys, sizes, rows);
     bool good = check_status(run, status, before, "get_many");
     before = sim_failed(run->sim, SIM_ANY);
-    status = pykv_scan_open(run->store, NULL, 0, 3, &scan);
+    status = pykv_scan_open(run->store, NULL, NULL, 0, 3, &scan);
     good = good && check_status(run, status, before, "scan_open");
     while (good && scan != NULL && status == PYKV_OK) {
         before = sim_failed(run->sim, SIM_ANY);

@@ -3,7 +3,8 @@ test_model.py -- a store beside a plain dict, under any sequence of operations.
 
 Hypothesis chooses operations, runs them on both, and compares after each. Reopening is a move like
 any other, and so are a copy of the directory, the loss of all files but the segments, and a process
-that writes and then dies by SIGKILL.
+that writes and then dies by SIGKILL. Snapshots stay beside copies of the dict of their instants;
+transactions run with and without somebody who comes between.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ class Model(RuleBasedStateMachine):
         self.db = pykv.open(self.path, **self.options)
         self.model: dict[bytes, bytes] = {}
         self.copies = 0
+        self.snapshots: list[tuple[pykv.Snapshot, dict[bytes, bytes]]] = []
 
     def teardown(self) -> None:
         if hasattr(self, "db"):
@@ -262,6 +264,120 @@ class Model(RuleBasedStateMachine):
         self.model.update(pairs)
         assert dict(iteration) == expected
 
+    # ---- Snapshots and transactions ----
+
+    @rule()
+    def take_snapshot(self) -> None:
+        self.snapshots.append((self.db.snapshot(), dict(self.model)))
+        if len(self.snapshots) > 4:
+            self.snapshots.pop(0)[0].close()
+
+    @rule(number=st.integers(0, 3))
+    def close_snapshot(self, number: int) -> None:
+        if number < len(self.snapshots):
+            snapshot, _ = self.snapshots.pop(number)
+            snapshot.close()
+            with pytest.raises(pykv.ClosedError):
+                len(snapshot)
+
+    @rule(number=st.integers(0, 3), some=st.lists(keys, max_size=8), prefix=prefixes)
+    def read_snapshot(self, number: int, some: list[bytes], prefix: bytes) -> None:
+        if number < len(self.snapshots):
+            snapshot, model = self.snapshots[number]
+            assert len(snapshot) == len(model)
+            assert snapshot.get_many(some) == [model.get(key) for key in some]
+            assert [snapshot.get(key) for key in some] == [model.get(key) for key in some]
+            pairs = list(snapshot.items(prefix=prefix))
+            expected = {key: value for key, value in model.items() if key.startswith(prefix)}
+            assert len(pairs) == len(expected)
+            assert dict(pairs) == expected
+
+    @rule(
+        steps=st.lists(
+            st.tuples(
+                st.sampled_from(["get", "put", "delete", "scan", "count", "many", "incr"]),
+                keys,
+                values,
+                prefixes,
+            ),
+            max_size=8,
+        ),
+        between=st.lists(st.tuples(keys, st.none() | values), max_size=2),
+        fails=st.booleans(),
+    )
+    def transaction(
+        self,
+        steps: list[tuple[str, bytes, bytes, bytes]],
+        between: list[tuple[bytes, bytes | None]],
+        fails: bool,
+    ) -> None:
+        """Steps on the instant of the beginning; it commits if nothing that they read has changed."""
+        model, seen = dict(self.model), dict(self.model)
+        read: set[bytes] = set()
+        scanned: set[bytes] = set()
+        written: set[bytes] = set()
+        changed: set[bytes] = set()
+        try:
+            with self.db.transaction() as t:
+                for key, value in between:  # comes between: all reads are of before
+                    found = self.db.get(key)
+                    if value is not None or found is not None:
+                        changed.add(key)
+                    if value is None:
+                        self.db.delete(key)
+                    else:
+                        self.db[key] = value
+                    self._set(key, value)
+                for kind, key, value, prefix in steps:
+                    if kind == "incr" and seen.get(key, b"0") != b"0":
+                        continue
+                    if kind in ("get", "delete", "many", "incr") and key not in written:
+                        read.add(key)
+                    if kind == "get":
+                        assert t.get(key) == seen.get(key)
+                    elif kind == "many":
+                        assert t.get_many([key, key]) == [seen.get(key)] * 2
+                    elif kind == "put":
+                        t[key] = seen[key] = value
+                        written.add(key)
+                    elif kind == "delete":
+                        if t.delete(key):
+                            written.add(key)
+                        seen.pop(key, None)
+                    elif kind == "incr":
+                        assert t.incr(key) == 1
+                        seen[key] = b"1"
+                        written.add(key)
+                    elif kind == "scan":
+                        scanned.add(prefix)
+                        assert dict(t.items(prefix=prefix)) == {
+                            key: value for key, value in seen.items() if key.startswith(prefix)
+                        }
+                    elif kind == "count":
+                        scanned.add(b"")
+                        assert len(t) == len(seen)
+                if fails:
+                    raise ZeroDivisionError
+        except ZeroDivisionError:
+            return
+        except pykv.ConflictError as error:
+            assert written
+            assert error.key in scanned | read
+            assert any(
+                key in read or any(key.startswith(prefix) for prefix in scanned) for key in changed
+            )
+            return
+        if written:
+            for key in changed:
+                assert key not in read or self._same_absence(key, model)
+                assert not any(key.startswith(prefix) for prefix in scanned)
+            for key in written:
+                self._set(key, seen.get(key))
+
+    def _same_absence(self, key: bytes, before: dict[bytes, bytes]) -> bool:
+        """Whether a key was absent before somebody came between, and is again."""
+        return key not in before and key not in self.model
+
     @rule()
     def verify(self) -> None:
         assert self.db.verify().ok
@@ -270,12 +386,12 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def reopen(self) -> None:
-        self.db.close()
+        self._close()
         self.db = pykv.open(self.path, "w", **self.options)
 
     @rule()
     def reopen_read_only(self) -> None:
-        self.db.close()
+        self._close()
         with pykv.open(self.path, "r", **self.options) as db:
             assert dict(db.items()) == self.model
             with pytest.raises(pykv.ReadOnlyError):
@@ -284,13 +400,13 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def reopen_from_segments(self) -> None:
-        self.db.close()
+        self._close()
         only_segments(self.path)
         self.db = pykv.open(self.path, "w", **self.options)
 
     @rule(segments=st.booleans())
     def reopen_a_copy(self, segments: bool) -> None:
-        self.db.close()
+        self._close()
         self.copies += 1
         copy = self.directory / f"copy{self.copies}.kv"
         shutil.copytree(self.path, copy)
@@ -309,7 +425,7 @@ class Model(RuleBasedStateMachine):
         self, operations: list[tuple[bytes, bytes | None]], as_batch: bool, segments: bool
     ) -> None:
         """Another process writes and dies at once; all it had acknowledged is there."""
-        self.db.close()
+        self._close()
         child = os.fork()
         if child == 0:
             try:
@@ -323,6 +439,14 @@ class Model(RuleBasedStateMachine):
         if segments:
             only_segments(self.path)
         self.db = pykv.open(self.path, "w", **self.options)
+
+    def _close(self) -> None:
+        """Close the store, and with it the snapshots, which then refuse use."""
+        self.db.close()
+        for snapshot, _ in self.snapshots:
+            with pytest.raises(pykv.ClosedError):
+                snapshot.get(b"a")
+        self.snapshots.clear()
 
     @invariant()
     def same_size(self) -> None:

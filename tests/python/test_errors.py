@@ -37,6 +37,7 @@ COUSINS: dict[type[pykv.Error], tuple[type[Exception], int | None]] = {
     pykv.NotANumberError: (ValueError, None),
     pykv.AccessError: (PermissionError, errno.EACCES),
     pykv.ConflictError: (RuntimeError, None),
+    pykv.SnapshotLostError: (RuntimeError, None),
 }
 
 
@@ -392,3 +393,33 @@ def test_files_are_private(path: Path) -> None:
             assert {file.stat().st_mode & 0o777 for file in wide.iterdir()} == {0o640}
     finally:
         os.umask(before)
+
+
+def modes(path: Path) -> dict[str, int]:
+    """The permission bits of each file of a store."""
+    return {file.name: file.stat().st_mode & 0o777 for file in path.iterdir()}
+
+
+@pytest.mark.parametrize("lost", [(), ("lock",), ("keydir",), ("lock", "keydir")])
+def test_a_shared_store_stays_shared(path: Path, lost: tuple[str, ...]) -> None:
+    """Who opens a store, or empties it, leaves its files the mode that it was made with."""
+    with pykv.open(path, mode=0o660) as db:
+        db[b"k"] = b"v"
+    for name in lost:
+        (path / name).unlink()
+    for flag in ("c", "w", "r", "n", "c"):
+        with pykv.open(path, flag, segment_bytes=64 << 10) as db:  # type: ignore[arg-type]
+            if flag != "r":
+                db.update((b"%d" % n, b"x" * 1_000) for n in range(200))
+        assert set(modes(path).values()) == {0o660}, flag
+
+
+def test_a_mode_is_changed_from_outside(path: Path) -> None:
+    """What chmod made of the files of a store counts from the next open on, and `mode` does not."""
+    with pykv.open(path, mode=0o640) as db:
+        db[b"k"] = b"v"
+    for file in path.iterdir():
+        file.chmod(0o660)
+    with pykv.open(path, mode=0o600) as db:
+        db[b"k"] = b"w"
+    assert set(modes(path).values()) == {0o660}

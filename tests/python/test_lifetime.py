@@ -6,12 +6,14 @@ import copy
 import gc
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 import threading
 import time
 import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -208,11 +210,45 @@ def test_references_in_a_circle(path: Path) -> None:
         gc.collect()
 
 
-def test_stores_cannot_be_copied(db: pykv.Store) -> None:
-    """A store is neither copied nor pickled: two of them would share one handle."""
-    for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match="open its path again"):
-            duplicate(db)
+@pytest.mark.parametrize("flag", ["c", "n", "w", "r"])
+def test_a_pickled_store_is_opened_again(
+    path: Path, flag: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Path and options travel, wherever the copy is opened; it never makes the store anew."""
+    with pykv.open(path) as db:
+        db[b"k"] = b"v"
+    monkeypatch.chdir(path.parent)
+    with pykv.open(path.name, flag, durability="commit", segment_bytes=1 << 20) as db:
+        if flag != "r":
+            db[b"k"] = b"v"
+        pickled = pickle.dumps(db)
+        monkeypatch.chdir("/")
+        with pickle.loads(pickled) as copied:
+            assert copied[b"k"] == b"v"
+            if flag == "r":
+                with pytest.raises(pykv.ReadOnlyError):
+                    copied[b"other"] = b"v"
+            else:
+                before = copied.stats().syncs
+                copied[b"other"] = b"v"
+                assert copied.stats().syncs > before
+                assert db[b"other"] == b"v"
+        assert db[b"k"] == b"v"
+    with pytest.raises(pykv.ClosedError):
+        pickle.dumps(db)
+    shutil.rmtree(path)
+    with pytest.raises(pykv.MissingError):
+        pickle.loads(pickled)
+
+
+def test_copies_are_handles_of_their_own(db: pykv.Store) -> None:
+    """Closing one leaves the others open."""
+    copies = [copy.copy(db), copy.deepcopy(db), pykv.open(db.path)]
+    db[b"k"] = b"v"
+    for copied in copies:
+        assert copied[b"k"] == b"v"
+        copied.close()
+        assert db[b"k"] == b"v"
 
 
 def test_a_store_is_not_made_by_hand() -> None:

@@ -44,8 +44,10 @@ MODULES = [
     "_open",
     "_reader",
     "_rows",
+    "_snapshot",
     "_stats",
     "_store",
+    "_transaction",
     "_views",
     "errors",
 ]
@@ -68,7 +70,7 @@ def test_public_methods_have_docstrings() -> None:
     """Each public name is documented, and each method of a store names its source."""
     for name in pykv.__all__:
         assert inspect.getdoc(getattr(pykv, name)), name
-    for cls in (pykv.Store, pykv.Batch):
+    for cls in (pykv.Store, pykv.Batch, pykv.Snapshot, pykv.Transaction):
         for name, method in inspect.getmembers(cls, callable):
             if not name.startswith("_"):
                 assert inspect.getdoc(method), f"{cls.__name__}.{name}"

@@ -1,0 +1,132 @@
+/* snapshot.c -- one instant, kept readable: a version, a clock, and a pin. A pin keeps deleted keys'
+ * slots in the keydir; what they and all others held is found by stepping back through the log.
+ *
+ * Who cannot write to the shared memory cannot pin. It reads all the same, and whenever it finds a key
+ * absent it asks snapshot_check(): writers note in `forgotten`, before they remove a tombstone's slot,
+ * the version of that moment. Where it is not newer than the instant, nothing that the instant needs
+ * has gone. The same check finds a snapshot that was closed while another thread read through it, and
+ * a child whose parent let go of a pin before the child had one of its own. */
+#include "store.h"
+
+static int closed(void) { return error_set(PYKV_CLOSED, 0, NULL, 0, "the snapshot is closed"); }
+
+int snapshot_take(struct pykv_snapshot *snapshot, struct pykv_store *store, struct pykv_snapshot *from)
+{
+    struct shared *shared = store->shared;
+    int status = PYKV_OK;
+    snapshot->store = store;
+    snapshot->pinned = false;
+    if (from == NULL) {
+        snapshot->now_ms = store->os->wall_ms(store->os);
+        if (store->space.writable)
+            status = shared_pin(shared, &store->process, &snapshot->pin, &snapshot->instant);
+        else
+            snapshot->instant = shared_counters(shared);
+    } else {
+        snapshot->now_ms = from->now_ms;
+        snapshot->instant = from->instant;
+        if (from->pinned)
+            status = shared_pin_too(shared, &store->process, &snapshot->pin, &snapshot->instant);
+    }
+    snapshot->pinned = status == PYKV_OK && store->space.writable && (from == NULL || from->pinned);
+    atomic_store(&snapshot->open, status == PYKV_OK);
+    /* Open still, after we had counted our own pin: so the instant was pinned all the time. */
+    if (status == PYKV_OK && from != NULL && !atomic_load(&from->open)) {
+        snapshot_release(snapshot);
+        return closed();
+    }
+    return status;
+}
+
+void snapshot_release(struct pykv_snapshot *snapshot)
+{
+    struct pykv_store *store = snapshot->store;
+    if (!atomic_exchange(&snapshot->open, false) || !snapshot->pinned)
+        return;
+    shared_unpin(store->shared, &store->process, snapshot->pin, snapshot->instant.sequence);
+    if (!store->read_only)
+        maintain_sweep(store);
+}
+
+int snapshot_enter(const struct pykv_snapshot *snapshot)
+{
+    int status = store_enter(snapshot == NULL ? NULL : snapshot->store);
+    if (status != PYKV_OK || atomic_load(&snapshot->open))
+        return status;
+    store_leave(snapshot->store);
+    return closed();
+}
+
+int snapshot_check(const struct pykv_snapshot *snapshot)
+{
+    if (__builtin_expect(atomic_load(&snapshot->store->shared->forgotten) <= snapshot->instant.sequence, 1))
+        return PYKV_OK;
+    if (!atomic_load(&snapshot->open))
+        return closed();
+    return error_set(PYKV_SNAPSHOT_LOST, 0, snapshot->store->path, 0,
+                     "keys of the store %s were deleted since this snapshot or iteration began, and this process may "
+                     "not write to the store, which it must to hold them: begin anew, or open it with permission to write",
+                     snapshot->store->path);
+}
+
+/* ---- Public ---- */
+
+int pykv_snapshot_open(struct pykv_store *store, struct pykv_snapshot **out)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    struct pykv_snapshot *snapshot = store->os->alloc(store->os, sizeof *snapshot);
+    if (snapshot == NULL)
+        status = error_no_memory(sizeof *snapshot);
+    else if ((status = snapshot_take(snapshot, store, NULL)) != PYKV_OK)
+        store->os->release(store->os, snapshot);
+    if (status == PYKV_OK) {
+        atomic_fetch_add(&store->references, 1);
+        *out = snapshot;
+    }
+    store_leave(store);
+    return status;
+}
+
+int pykv_snapshot_renew(struct pykv_snapshot *snapshot)
+{
+    struct pykv_store *store = snapshot == NULL ? NULL : snapshot->store;
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    snapshot_release(snapshot);
+    status = snapshot_take(snapshot, store, NULL);
+    store_leave(store);
+    return status;
+}
+
+/* A store that was closed meanwhile has let go of all its pins. */
+void pykv_snapshot_close(struct pykv_snapshot *snapshot)
+{
+    if (snapshot == NULL || !atomic_load(&snapshot->open) || store_enter(snapshot->store) != PYKV_OK)
+        return;
+    snapshot_release(snapshot);
+    store_leave(snapshot->store);
+}
+
+int pykv_snapshot_closed(const struct pykv_snapshot *snapshot)
+{
+    return snapshot == NULL || !atomic_load(&snapshot->open) || atomic_load(&snapshot->store->closing) != 0;
+}
+
+void pykv_snapshot_free(struct pykv_snapshot *snapshot)
+{
+    if (snapshot == NULL)
+        return;
+    struct pykv_store *store = snapshot->store;
+    pykv_snapshot_close(snapshot);
+    store->os->release(store->os, snapshot);
+    store_drop(store);
+}
+
+void pykv_snapshot_instant(const struct pykv_snapshot *snapshot, struct pykv_instant *out)
+{
+    *out = (struct pykv_instant){ .version = snapshot->instant.sequence, .keys = snapshot->instant.keys,
+                                  .position = snapshot->instant.position, .time_ms = snapshot->now_ms };
+}

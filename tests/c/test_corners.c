@@ -1,0 +1,197 @@
+/* Corners of the store that a review looked into: each is a fact that was not one before. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "pykv.h"
+#include "sim_os.h"
+#include "test.h"
+
+#define PATH "/store"
+
+static struct sim *sim;
+static struct pykv_store *store;
+static struct pykv_options options;
+
+static void start(void)
+{
+    alarm(60);                         /* what hangs is to fail, and soon */
+    sim = sim_new(1);
+    options = (struct pykv_options){ .flag = PYKV_FLAG_CREATE, .segment_size = 65536 };
+}
+
+static void open_store(void)
+{
+    if (pykv_open_with(sim_os(sim), PATH, &options, &store) != PYKV_OK)
+        test_fail(__FILE__, __LINE__, "open: %s", pykv_last_error()->message);
+}
+
+static void close_store(void)
+{
+    CHECK_EQUAL(pykv_close(store), PYKV_OK);
+    pykv_free(store);
+    store = NULL;
+}
+
+static void end(void)
+{
+    struct sim_usage usage = sim_usage(sim);
+    CHECK_EQUAL(usage.descriptors + usage.mappings + usage.allocations + usage.locks, 0);
+    sim_free(sim);
+}
+
+static const uint8_t *key_of(unsigned n)
+{
+    static char key[16];
+    snprintf(key, sizeof key, "%08u", n);
+    return (const uint8_t *)key;
+}
+
+static void put_many(unsigned count)
+{
+    for (unsigned n = 0; n < count; n++)
+        CHECK_EQUAL(pykv_put(store, key_of(n), 8, (const uint8_t *)"v", 1, 0, PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
+}
+
+/* A lookup that needs a piece of the keydir which cannot be mapped says so, each time, and ends. */
+static void a_keydir_that_cannot_be_mapped_is_no_endless_search(void)
+{
+    uint8_t value[8];
+    unsigned failed = 0;
+    start();
+    options.segment_size = 1 << 20;     /* one of them, which the first read maps */
+    open_store();
+    put_many(6500);                     /* so that some slots are in overflow nodes */
+    close_store();
+    options.flag = PYKV_FLAG_READ;
+    open_store();
+    CHECK(pykv_get(store, key_of(0), 8, value, 8, NULL) == 1);
+    sim_fail(sim, &(struct sim_fault){ .call = SIM_MAP, .onwards = true });
+    for (unsigned n = 0; n < 6500; n++) {
+        int64_t size = pykv_get(store, key_of(n), 8, value, 8, NULL);
+        if (size == 1)
+            continue;
+        failed++;
+        CHECK(size < -1000 && size != -1000 + PYKV_NOT_FOUND);
+        CHECK(pykv_last_error()->message[0] != 0);
+    }
+    CHECK(failed > 0);
+    sim_fail(sim, NULL);
+    for (unsigned n = 0; n < 6500; n++)
+        CHECK(pykv_get(store, key_of(n), 8, value, 8, NULL) == 1);
+    close_store();
+    end();
+}
+
+/* What a disk may hold after the power went in an open that empties: the old store, or an empty one. */
+static bool emptied_in(const struct disk *disk, int choice, uint64_t seed)
+{
+    struct image image = { 0 };
+    size_t pending = disk_pending(disk);
+    struct disk_choice cut = { .keep = calloc(pending + 1, sizeof(bool)) };
+    uint64_t count = 0;
+    static struct pykv_report report;
+    for (size_t i = 0; i < pending; i++)
+        cut.keep[i] = choice == 0 || (choice > 1 && (next_random(&seed) & 1) != 0);
+    disk_cut(disk, &cut, &image);
+    sim = sim_new(seed);
+    sim_set_boot(sim, 2);
+    sim_load(sim, PATH, &image);
+    options.flag = PYKV_FLAG_WRITE;
+    for (int i = 0; i < 2; i++) {
+        open_store();
+        CHECK_EQUAL(pykv_count(store, &count), PYKV_OK);
+        CHECK(count == 0 || count == 6000);
+        CHECK_EQUAL(pykv_verify(store, &report), PYKV_OK);
+        close_store();
+    }
+    end();
+    image_release(&image);
+    free(cut.keep);
+    return count == 0;
+}
+
+static void a_power_cut_while_emptying_leaves_all_or_nothing(void)
+{
+    struct image image = { 0 };
+    struct trace trace = { .count = 0 };
+    unsigned emptied = 0, trials = 0;
+    start();
+    open_store();
+    put_many(6000);
+    close_store();
+    sim_save(sim, PATH, &image);
+    sim_record(sim, PATH, &trace);
+    options.flag = PYKV_FLAG_NEW;
+    open_store();
+    close_store();
+    sim_record(sim, PATH, NULL);
+    end();
+    for (int model = DISK_POSIX; model <= DISK_EXT4; model++) {
+        struct disk *disk = disk_new((enum disk_model)model, &image);
+        for (size_t i = 0; i <= trace.count; i++) {
+            for (int choice = 0; choice < 6; choice++, trials++)
+                emptied += emptied_in(disk, choice, i * 10 + (uint64_t)choice);
+            if (i < trace.count)
+                disk_apply(disk, &trace.effects[i]);
+        }
+        disk_free(disk);
+    }
+    printf("%u cuts, %u of them left an empty store\n", trials, emptied);
+    CHECK(emptied > 50 && trials - emptied > 50);
+    trace_release(&trace);
+    image_release(&image);
+}
+
+/* A table that grows a lot while it is being verified: 1,100,000 keys come when the first was read. */
+#define GROWN 1100000u
+
+static unsigned reads_left;
+
+static void grow_table(void)
+{
+    static uint8_t keys[1000][8];
+    static uint32_t key_sizes[1000], value_sizes[1000];
+    for (unsigned n = 0; n < GROWN; n += 1000) {
+        for (unsigned i = 0; i < 1000; i++) {
+            memcpy(keys[i], key_of(n + i), 8);
+            key_sizes[i] = 8;
+        }
+        CHECK_EQUAL(pykv_write(store, 1000, NULL, keys[0], key_sizes, NULL, value_sizes, NULL, PYKV_DURABILITY_DEFAULT,
+                               NULL, NULL, NULL), PYKV_OK);
+    }
+}
+
+static int read_and_grow(const struct os *os, int fd, void *bytes, size_t size, uint64_t offset, size_t *done)
+{
+    if (reads_left != 0 && --reads_left == 0)
+        grow_table();
+    return os_posix.file_read(os, fd, bytes, size, offset, done);
+}
+
+static void a_table_may_grow_while_it_is_verified(void)
+{
+    static struct pykv_report report;
+    char path[600];
+    struct os os = os_posix;
+    uint64_t count = 0;
+    alarm(120);
+    snprintf(path, sizeof path, "%s/store", test_dir());
+    options = (struct pykv_options){ .flag = PYKV_FLAG_CREATE, .io = PYKV_IO_PREAD };
+    os.file_read = read_and_grow;
+    CHECK_EQUAL(pykv_open_with(&os, path, &options, &store), PYKV_OK);
+    put_many(1);
+    reads_left = 1000;
+    CHECK_EQUAL(pykv_verify(store, &report), PYKV_OK);
+    reads_left = 1000 - reads_left;     /* the last one is that of the key's slot */
+    int status = pykv_verify(store, &report);
+    if (status != PYKV_OK)
+        test_fail(__FILE__, __LINE__, "verify: %d %s", status, pykv_last_error()->message);
+    CHECK_EQUAL(reads_left, 0);
+    CHECK_EQUAL(pykv_count(store, &count), PYKV_OK);
+    CHECK_EQUAL(count, GROWN);
+    close_store();
+}
+
+TEST_MAIN(CASE(a_table_may_grow_while_it_is_verified), CASE(a_power_cut_while_emptying_leaves_all_or_nothing),
+          CASE(a_keydir_that_cannot_be_mapped_is_no_endless_search))
