@@ -297,25 +297,7 @@ static int shard_insert(struct loader *loader, uint64_t shard, size_t count)
     return status;
 }
 
-static int shard_check(struct loader *loader, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (!slot_fits(loader->store, get_u64(loader->bytes + 8 * i)))
-            return error_corrupt(loader->name, loader->offset, "the checkpoint names a place that is not in the log");
-    return PYKV_OK;
-}
-
-static void shard_remove(struct loader *loader, uint64_t shard, size_t count)
-{
-    for (size_t i = 0; i < count; i++) {
-        uint64_t slot = get_u64(loader->bytes + 8 * i);
-        (void)keydir_remove(loader->store->keydir, keydir_slot_hash(slot, shard), keydir_slot_location(slot));
-    }
-}
-
-enum pass { CHECK, INSERT, REMOVE };
-
-static int load_shard(struct loader *loader, uint64_t shard, enum pass pass)
+static int load_shard(struct loader *loader, uint64_t shard, bool insert)
 {
     uint8_t header[BLOCK_HEADER_SIZE];
     int status = get(loader, header, sizeof header);
@@ -329,11 +311,11 @@ static int load_shard(struct loader *loader, uint64_t shard, enum pass pass)
     if (get_u32(header + 12) != crc32c(crc32c(0, header, 12), loader->bytes, (size_t)count * 8))
         return error_corrupt(loader->name, loader->offset, "a block of the checkpoint fails its checksum");
     loader->total += count;
-    if (pass == CHECK)
-        return shard_check(loader, (size_t)count);
-    if (pass == INSERT)
+    if (insert)
         return shard_insert(loader, shard, (size_t)count);
-    shard_remove(loader, shard, (size_t)count);
+    for (uint64_t i = 0; i < count; i++)
+        if (!slot_fits(loader->store, get_u64(loader->bytes + 8 * i)))
+            return error_corrupt(loader->name, loader->offset, "the checkpoint names a place that is not in the log");
     return PYKV_OK;
 }
 
@@ -376,25 +358,40 @@ static int load_trailer(struct loader *loader, struct checkpoint *out)
     return PYKV_OK;
 }
 
-static int load_pass(struct loader *loader, uint64_t id, enum pass pass, struct checkpoint *out)
+/* Take out again what was inserted. Of equal slots keydir_collect() tells one at a time. */
+static void forget_slots(struct pykv_store *store)
 {
-    loader->offset = loader->total = 0;
-    int status = load_header(loader, id, out);
-    for (uint64_t shard = 0; shard < SHARD_COUNT && status == PYKV_OK; shard++)
-        status = load_shard(loader, shard, pass);
-    return status == PYKV_OK ? load_trailer(loader, out) : status;
+    uint64_t slots[1024], bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+    for (uint64_t bucket = 0; bucket < bucket_count; bucket++) {
+        bool removed = true;
+        while (removed) {
+            size_t count = 0;
+            removed = false;
+            if (keydir_collect(store->keydir, bucket_count, bucket, slots, 1024, &count) != PYKV_OK)
+                break;
+            for (size_t i = 0; i < count; i++)
+                removed |= keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), keydir_slot_location(slots[i]));
+        }
+    }
 }
 
-/* Twice over the file: once to see that all of it verifies, once to insert. Slots that the keydir
- * cannot take show only then; a third time to take the others out again. */
+/* Twice over the file: once to see that all of it verifies, once to insert. Even then it may be one that
+ * nobody wrote: with more keys of one hash than the keydir takes. */
 static int load_file(struct loader *loader, uint64_t id, struct checkpoint *out)
 {
-    int status = load_pass(loader, id, CHECK, out), removed;
-    if (status == PYKV_OK)
-        status = keydir_reserve(loader->store->keydir, loader->total + 1);
-    if (status == PYKV_OK && (status = load_pass(loader, id, INSERT, out)) == PYKV_CORRUPT &&
-        (removed = load_pass(loader, id, REMOVE, out)) != PYKV_OK)
-        return removed == PYKV_CORRUPT ? error_os(EIO, loader->name, 0, "read") : removed;
+    int status = PYKV_OK;
+    for (int pass = 0; pass < 2 && status == PYKV_OK; pass++) {
+        loader->offset = loader->total = 0;
+        status = load_header(loader, id, out);
+        for (uint64_t shard = 0; shard < SHARD_COUNT && status == PYKV_OK; shard++)
+            status = load_shard(loader, shard, pass == 1);
+        if (status == PYKV_OK)
+            status = load_trailer(loader, out);
+        if (status == PYKV_OK && pass == 0)
+            status = keydir_reserve(loader->store->keydir, loader->total + 1);
+        if (status == PYKV_CORRUPT && pass == 1)
+            forget_slots(loader->store);
+    }
     return status;
 }
 

@@ -62,8 +62,8 @@ static int decode(const struct os *os, const uint8_t *bytes, size_t size, struct
     for (size_t i = 0; i < count; i++) {
         out->segments[i].id = get_u64(bytes + HEADER_SIZE + i * ENTRY_SIZE);
         out->segments[i].length = get_u64(bytes + HEADER_SIZE + i * ENTRY_SIZE + 8);
-        uint64_t id = out->segments[i].id;
-        if (id == 0 || id > SEGMENT_ID_MAX || (i > 0 && id <= out->segments[i - 1].id)) {
+        if (out->segments[i].id == 0 || out->segments[i].id > SEGMENT_ID_MAX ||
+            (i > 0 && out->segments[i].id <= out->segments[i - 1].id)) {
             manifest_release(os, out);
             return error_corrupt(MANIFEST_NAME, HEADER_SIZE + i * ENTRY_SIZE, "the manifest's segments are out of order");
         }

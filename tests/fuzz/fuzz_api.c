@@ -206,7 +206,8 @@ static void scan_open(struct scan *scan, struct input *input)
     bool of_past = which >= 4 && past.snapshot != NULL;
     memcpy(scan->then, of_past ? past.then : model, sizeof model);
     scan->then_ms = of_past ? past.instant.time_ms : now_ms();
-    check_status("scan_open", pykv_scan_open(store, of_past ? past.snapshot : NULL, scan->prefix, scan->prefix_size, 3, &scan->scan), PYKV_OK);
+    struct pykv_snapshot *snapshot = of_past ? past.snapshot : NULL;
+    check_status("scan_open", pykv_scan_open(store, snapshot, scan->prefix, scan->prefix_size, 3, &scan->scan), PYKV_OK);
 }
 
 static void scan_next(struct scan *scan)
