@@ -1,6 +1,7 @@
 /* walk.c -- reading a segment from front to back: recovery, verification, salvage (log.h). */
 #include "error.h"
 #include "log.h"
+#include "sums.h"
 
 /* Mapped segments are read in place. Others through the reader, a record at a time. */
 static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
@@ -113,15 +114,44 @@ int log_walk(struct log_walk *walk)
     return status;
 }
 
+#define LONG_SIZE (4 * SUMS_STEP)       /* a longer record is not read before its sum is seen to fit */
+
+/* Whether there can be a frame at walk->offset. PYKV_CORRUPT: no. Of a long record the checksum is put
+ * together from the segment's, which are made when the first such is met. */
+static int walk_may_begin(const struct log_walk *walk, struct sums *sums)
+{
+    uint8_t copy[RECORD_BARE_SIZE];
+    const uint8_t *bytes = copy;
+    struct record record;
+    uint64_t offset = walk->offset, room = walk->limit - offset;
+    uint32_t sum = 0;
+    int status = PYKV_OK;
+    if (room < RECORD_BARE_SIZE || (!walk->log->pread && walk->limit > walk->segment->map_size))
+        return PYKV_CORRUPT;
+    if (!walk->log->pread)
+        bytes = walk->segment->base + offset;
+    else if ((status = segment_read(walk->log, walk->segment, copy, sizeof copy, offset)) != PYKV_OK)
+        return status;
+    if (record_decode_header(bytes, &record) != PYKV_OK || record.size > room)
+        return PYKV_CORRUPT;
+    if (record.size <= LONG_SIZE)
+        return PYKV_OK;
+    if (sums->at == NULL && (status = sums_make(sums, walk->log, walk->segment, offset, walk->limit)) != PYKV_OK)
+        return status;
+    status = sums_range(sums, record_seed(walk->segment->seed, offset), offset + 4, offset + record.size, &sum);
+    return status == PYKV_OK && sum != get_u32(bytes) ? PYKV_CORRUPT : status;
+}
+
 int log_walk_resync(struct log_walk *walk)
 {
     struct log_reader reader;
+    struct sums sums = { .at = NULL };
     int status = PYKV_CORRUPT;
     uint64_t size;
     log_reader_init(&reader, walk->log->os);
     while (status != PYKV_OK && walk->offset < walk->limit) {
         walk->offset += RECORD_ALIGNMENT;
-        if (walk->offset < walk->limit)
+        if (walk->offset < walk->limit && (status = walk_may_begin(walk, &sums)) == PYKV_OK)
             status = walk_frame(walk, &reader, false, &size);
         if (status == PYKV_NO_MEMORY)
             break;
@@ -131,6 +161,7 @@ int log_walk_resync(struct log_walk *walk)
         walk->offset = walk->limit;
         status = PYKV_OK;
     }
+    sums_release(&sums);
     log_reader_release(&reader);
     return status;
 }
