@@ -5,26 +5,20 @@ from __future__ import annotations
 import multiprocessing
 from pathlib import Path
 
+import workers
+
 import pykv
 
 WORKERS = 4
 WRITES = 500
 
 
-def count(db: pykv.Store, worker: int) -> int:
-    """Write beside others; the handle came by pickle, and closes with us."""
-    with db:
-        for n in range(WRITES):
-            db[b"%d:%d" % (worker, n)] = b"v"
-            db.incr(b"count")
-        return db.incr(b"done")
-
-
 def test_spawned_workers_share_the_store(tmp_path: Path) -> None:
+    """They open it where they are, and what all wrote is there."""
     context = multiprocessing.get_context("spawn")
-    with pykv.open(tmp_path / "store.kv") as db:
-        with context.Pool(WORKERS) as pool:
-            done = pool.starmap(count, [(db, worker) for worker in range(WORKERS)])
+    with pykv.open(tmp_path / "store.kv") as db, context.Pool(WORKERS) as pool:
+        tasks = [(db, worker, WRITES) for worker in range(WORKERS)]
+        done = pool.starmap_async(workers.count_shared, tasks).get(timeout=300)
         assert sorted(done) == list(range(1, WORKERS + 1))
         assert db[b"count"] == b"%d" % (WORKERS * WRITES)
         assert len(db) == WORKERS * WRITES + 2

@@ -245,3 +245,12 @@ def explain(without: Model, model: Model, found: Model, last: Operation) -> str:
             want, got = expected.get(key), found.get(key)
             lines.append(f"  {name}: {key!r} is {got and got[:40]!r}, not {want and want[:40]!r}")
     return "\n".join(lines)
+
+
+def count_shared(db: pykv.Store, worker: int, writes: int) -> int:
+    """Write beside others, in a spawned process: the handle came by pickle, and closes with us."""
+    with db:
+        for n in range(writes):
+            db[b"%d:%d" % (worker, n)] = b"v"
+            db.incr(b"count")
+        return db.incr(b"done")
