@@ -32,8 +32,18 @@ static int sync_now(struct pykv_store *store, bool sealed_only)
         int error = pykv_last_error()->os_errno;
         atomic_store(&shared->sync_failed, error != 0 ? (uint32_t)error : 5u);
     }
-    atomic_fetch_add_explicit(&shared->sync_round, 1, memory_order_release);
     return status;
+}
+
+/* Let go of the sync lock, and wake those who slept meanwhile. In this order: who has read the number of
+ * the round and then finds the lock taken sleeps before the number changes, and is woken; were it counted
+ * before the release, he could have read the new number, and sleep until the timeout. */
+static void round_end(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    shared_lock_release(&shared->sync, &store->process);
+    atomic_fetch_add(&shared->sync_round, 1);
+    store->os->wake(store->os, (const uint32_t *)&shared->sync_round, true);
 }
 
 int store_sync_to(struct pykv_store *store, uint64_t position)
@@ -55,8 +65,7 @@ int store_sync_to(struct pykv_store *store, uint64_t position)
         }
         if (atomic_load_explicit(&shared->durable, memory_order_acquire) < position && store_refused(store) == PYKV_OK)
             status = sync_now(store, false);
-        shared_lock_release(&shared->sync, &store->process);
-        store->os->wake(store->os, (const uint32_t *)&shared->sync_round, true);
+        round_end(store);
     }
     return status;
 }
@@ -68,8 +77,7 @@ int store_sync_sealed(struct pykv_store *store)
     int status = store_refused(store);
     if (status == PYKV_OK)
         status = sync_now(store, true);
-    shared_lock_release(&store->shared->sync, &store->process);
-    store->os->wake(store->os, (const uint32_t *)&store->shared->sync_round, true);
+    round_end(store);
     return status;
 }
 
