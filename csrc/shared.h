@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 3u
+#define SHARED_LAYOUT 4u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
@@ -104,6 +104,7 @@ struct shared {
 
     _Alignas(64) _Atomic uint64_t durable;      /* the log up to here survives a power cut */
     _Atomic uint32_t sync_round;        /* counts finished syncs: the word committers sleep on */
+    _Atomic uint32_t sync_slept;        /* 1 + the newest round whose end somebody slept for: a hint */
     _Atomic uint32_t sync_failed;       /* nonzero: writes are refused until the store is reopened */
     _Atomic uint64_t sync_count;
     _Atomic uint64_t directory_synced;  /* segments up to this id have a durable name */
