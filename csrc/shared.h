@@ -128,6 +128,7 @@ struct shared {
 
     _Alignas(64) _Atomic uint64_t durable;      /* the log up to here survives a power cut */
     _Atomic uint32_t sync_round;        /* counts finished syncs: the word committers sleep on */
+    _Atomic uint32_t sync_slept;        /* 1 + the newest round whose end somebody slept for: a hint */
     _Atomic uint32_t sync_failed;       /* nonzero: writes are refused until the store is reopened */
     _Atomic uint64_t sync_count;
     _Atomic uint64_t directory_synced;  /* segments up to this id have a durable name */
