@@ -338,7 +338,7 @@ int log_repair(struct log *log)
     atomic_store(&entry_of(log, active)->length, 0);
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
         uint64_t id = atomic_load(&shared->segments[i].id);
-        if (id > active && shared->segments[i].kind == SEGMENT_LOG) {
+        if (id > active && atomic_load(&shared->segments[i].kind) == SEGMENT_LOG) {
             char name[32];
             log_segment_name(id, name);
             atomic_store(&shared->segments[i].id, 0);
@@ -416,7 +416,7 @@ int log_sync(struct log *log, uint64_t target, bool header)
     }
     for (uint64_t id = from; id <= to; id = id < to ? next_used(log, id) : UINT64_MAX) {
         struct segment_entry *entry = entry_of(log, id);
-        if (atomic_load(&entry->id) != id || entry->kind != SEGMENT_LOG || atomic_load(&entry->synced) ||
+        if (atomic_load(&entry->id) != id || atomic_load(&entry->kind) != SEGMENT_LOG || atomic_load(&entry->synced) ||
             (id == to && !header && position_offset(target) == SEGMENT_HEADER_SIZE))
             continue;
         bool sealed = atomic_load(&entry->length) != 0 && id != to;

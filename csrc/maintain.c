@@ -21,7 +21,8 @@ static bool ahead_due(const struct pykv_store *store)
     uint64_t reserved = atomic_load_explicit(&shared->reserved, memory_order_relaxed);
     uint64_t ahead = position_offset(tail) / 16;     /* half of what log_extend_ahead() aims at, or less */
     ahead = ahead < AHEAD_MIN ? AHEAD_MIN : ahead > (UINT64_C(2) << 20) ? (UINT64_C(2) << 20) : ahead;
-    uint64_t capacity = shared->segments[position_segment(tail) % SEGMENT_SLOT_COUNT].capacity;
+    const struct segment_entry *active = &shared->segments[position_segment(tail) % SEGMENT_SLOT_COUNT];
+    uint64_t capacity = atomic_load_explicit(&active->capacity, memory_order_relaxed);
     return position_segment(tail) == position_segment(reserved) && position_offset(reserved) < capacity &&
            position_offset(reserved) < position_offset(tail) + ahead;
 }

@@ -78,21 +78,21 @@ struct segment_entry {
                                          * the version before this; 0: not */
     _Atomic uint64_t tombstone_newest;  /* version of the newest tombstone in it that is known of */
     _Atomic uint64_t tombstone_bytes;   /* of those known of */
-    uint64_t birth;                     /* version of the newest batch when it was begun */
-    uint64_t capacity;
+    _Atomic uint64_t birth;             /* version of the newest batch when it was begun */
+    _Atomic uint64_t capacity;
     _Atomic uint32_t synced;            /* 0: not durable, or not all; 1: sealed and durable; 2: and
                                          * trimmed. What compaction wrote is durable once the manifest
                                          * lists it, and never changes from then on */
-    uint16_t kind;                      /* enum segment_kind */
+    _Atomic uint16_t kind;              /* enum segment_kind */
     _Atomic uint16_t damaged;           /* compaction met damage there: it stays as it is */
 };
 
 /* All but the id and the length of a segment that holds nothing yet. */
 static inline void segment_enter(struct segment_entry *entry, uint32_t kind, uint64_t capacity, uint64_t birth)
 {
-    entry->kind = (uint16_t)kind;
-    entry->capacity = capacity;
-    entry->birth = birth;
+    atomic_store(&entry->kind, (uint16_t)kind);
+    atomic_store(&entry->capacity, capacity);
+    atomic_store(&entry->birth, birth);
     atomic_store(&entry->live_bytes, 0);
     atomic_store(&entry->retired, 0);
     atomic_store(&entry->tombstone_newest, 0);
