@@ -119,7 +119,8 @@ static bool work_shared(struct pykv_store *store)
 {
     bool died, more = false;
     if ((!sealed_due(store) && !checkpoint_due(store) && !store_sweep_due(store) && !expire_due(store) && !compact_due(store)) ||
-        !shared_lock_try(&store->shared->maintain, &store->process, &died))
+        (!shared_lock_try(&store->shared->maintain, &store->process, &died) &&
+         !shared_lock_replace(&store->shared->maintain, &store->process)))
         return false;
     maintain_sealed(store);
     if (checkpoint_due(store))

@@ -219,6 +219,8 @@ void process_setup_unlock(const struct process *process);
  * A waiter sleeps; one that has waited some milliseconds asks whether the owner lives. */
 void shared_lock_acquire(struct shared_lock *lock, const struct process *process, bool *died);
 bool shared_lock_try(struct shared_lock *lock, const struct process *process, bool *died);
+/* Acquire it if its owner died with it, without waiting: a look at a file lock. */
+bool shared_lock_replace(struct shared_lock *lock, const struct process *process);
 void shared_lock_release(struct shared_lock *lock, const struct process *process);
 /* Take over a lock whose owner had the slot that is now ours. True if it was so. */
 bool shared_lock_inherit(struct shared_lock *lock, const struct process *process);

@@ -696,9 +696,42 @@ static void closing_meanwhile(void)
     close_store();
 }
 
+/* A process that is killed at such work does not keep the others from it. */
+static char shared_path[600];
+static int begun[2];
+
+static void die_at_work(void *context)
+{
+    bool died;
+    (void)context;
+    CHECK_EQUAL(pykv_open(shared_path, &options, &store), PYKV_OK);
+    shared_lock_acquire(&store->shared->maintain, &store->process, &died);
+    CHECK_EQUAL(write(begun[1], "", 1), 1);
+    for (;;)
+        nap(1000);
+}
+
+static void who_died_at_work_is_replaced(void)
+{
+    char byte;
+    alarm(60);
+    snprintf(shared_path, sizeof shared_path, "%s/store", test_dir());
+    options = (struct pykv_options){ .flag = PYKV_FLAG_CREATE };
+    CHECK_EQUAL(pipe(begun), 0);
+    pid_t child = test_fork(die_at_work, NULL);
+    CHECK_EQUAL(read(begun[0], &byte, 1), 1);
+    CHECK_EQUAL(pykv_open(shared_path, &options, &store), PYKV_OK);
+    test_kill(child);
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)"k", 1, NULL, 0, real_ms() + 5, DEFAULT, NULL), PYKV_OK);
+    while (key_count() != 0)
+        nap(10);
+    close_store();
+}
+
 TEST_MAIN(CASE(exact_to_the_millisecond), CASE(setting_the_time), CASE(values_stay), CASE(refusals),
           CASE(expired_keys_leave_the_count), CASE(a_quarter_at_most), CASE(a_record_written_during_a_walk),
           CASE(only_the_very_record_is_removed), CASE(a_walk_that_is_cut_short), CASE(a_full_disk_is_tried_again),
           CASE(long_keys), CASE(the_clock_goes_forward), CASE(the_clock_goes_back), CASE(a_snapshot_keeps_what_it_has),
           CASE(removing_is_no_change_of_a_prefix), CASE(after_compaction), CASE(after_a_recovery), CASE(beside_damage),
-          CASE(beside_writers), CASE(closing_meanwhile))
+          CASE(beside_writers), CASE(closing_meanwhile),
+          CASE(who_died_at_work_is_replaced))
