@@ -41,7 +41,7 @@ struct candidate {
     struct record record;       /* in mapped memory, or in the reader of the walk */
 };
 
-struct move { uint64_t hash, from, to, size, sequence; bool dead; };
+struct move { uint64_t hash, from, to, size, sequence, expiry; bool dead; };
 
 struct compaction {
     struct pykv_store *store;
@@ -309,6 +309,8 @@ static int flush_moves(struct compaction *compaction)
     atomic_store_explicit(&output->length, compaction->stage.offset, memory_order_release);
     for (size_t i = 0; i < compaction->move_count; i++) {
         const struct move *move = &compaction->moves[i];
+        if (move->expiry != 0)
+            expiry_note(&output->expiry_next, move->expiry);
         bool moved = keydir_replace(store->keydir, move->hash, (struct keydir_place){ .word = NULL },
                                     location_short(move->from), location_short(move->to), move->dead);
         if (move->dead) {
@@ -359,7 +361,8 @@ static int copy(struct compaction *compaction, const struct candidate *candidate
         return status;
     compaction->moves[compaction->move_count++] =
         (struct move){ .hash = candidate->hash, .from = candidate->location, .to = to, .size = record.size,
-                       .sequence = record.sequence, .dead = (record.flags & RECORD_TOMBSTONE) != 0 };
+                       .sequence = record.sequence, .expiry = record.flags & RECORD_EXPIRY ? record.expiry : 0,
+                       .dead = (record.flags & RECORD_TOMBSTONE) != 0 };
     return compaction->move_count == GROUP ? flush_moves(compaction) : PYKV_OK;
 }
 

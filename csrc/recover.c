@@ -438,7 +438,7 @@ static int replay_tail(struct recovery *recovery, size_t index)
 
 /* ---- The whole log ---- */
 
-/* What the checkpoint counted, of the segments that are still there. */
+/* What the checkpoint tells of the segments that are still there. */
 static void adopt_checkpoint(struct recovery *recovery)
 {
     struct shared *shared = recovery->store->shared;
@@ -447,8 +447,10 @@ static void adopt_checkpoint(struct recovery *recovery)
     if (recovery->checkpoint.sequence > recovery->replay.counters.sequence)
         recovery->replay.counters.sequence = recovery->checkpoint.sequence;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
-        if (recovery->checkpoint.ids[i] != 0 && atomic_load(&shared->segments[i].id) == recovery->checkpoint.ids[i])
+        if (recovery->checkpoint.ids[i] != 0 && atomic_load(&shared->segments[i].id) == recovery->checkpoint.ids[i]) {
             atomic_store(&shared->segments[i].live_bytes, recovery->checkpoint.live_bytes[i]);
+            atomic_store(&shared->segments[i].expiry_next, recovery->checkpoint.expiry_next[i]);
+        }
 }
 
 static int ignore(void *context, const struct record *record, uint64_t location)

@@ -174,6 +174,12 @@ void shared_lock_acquire(struct shared_lock *lock, const struct process *process
     }
 }
 
+bool shared_lock_replace(struct shared_lock *lock, const struct process *process)
+{
+    uint32_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
+    return (word & OWNER_MASK) != 0 && !owner_alive(word, process) && lock_take(lock, word, word & WAITERS, process);
+}
+
 void shared_lock_release(struct shared_lock *lock, const struct process *process)
 {
     uint32_t word = atomic_fetch_and_explicit(&lock->word, COUNT_MASK, memory_order_release);

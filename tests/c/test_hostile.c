@@ -88,10 +88,10 @@ static void a_checkpoint_with_a_version_too_great(void)
     uint8_t value;
     make();
     struct image_file *file = file_of("checkpoint-0000000001");
-    uint8_t *trailer = file->bytes + file->size - 68 - 16;
+    uint8_t *trailer = file->bytes + file->size - 68 - 24;
     CHECK_EQUAL(get_u32(trailer), 1);
     put_u64(trailer + 16, UINT64_C(1) << 60);
-    put_u32(trailer + 80, crc32c(0, trailer, 80));
+    put_u32(trailer + 88, crc32c(0, trailer, 88));
     CHECK_EQUAL(reopen(&store), PYKV_OK);
     CHECK_EQUAL(pykv_get(store, (const uint8_t *)"k", 1, &value, 1, NULL), 1);
     CHECK_EQUAL(put(store), PYKV_OK);

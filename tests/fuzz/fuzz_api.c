@@ -285,6 +285,30 @@ static bool prefix_unchanged(const uint8_t *prefix, size_t size)
     return true;
 }
 
+/* ---- What the store does by itself: what has expired goes, in some batches ---- */
+
+static void note_removed(void)
+{
+    uint64_t now = shared_sequence(store->shared), removed = 0;
+    for (uint32_t i = 0; i < KEYS && now != version; i++) {
+        struct log_reader reader;
+        struct record record;
+        if (!model[i].present || alive(&model[i], now_ms()))
+            continue;
+        log_reader_init(&reader, store->os);
+        bool gone = store_find(store, now, hash_bytes(&store->hash_key, keys[i], key_sizes[i]), keys[i], key_sizes[i], &reader,
+                               &record) == PYKV_NOT_FOUND;
+        log_reader_release(&reader);
+        removed += gone;
+        model[i].present = !gone;
+        if (gone)
+            model[i].version = now;     /* or of a batch before it, which is as good: a prefix was written to */
+    }
+    FUZZ_CHECK(now >= version && now - version <= removed, "%llu batches removed %llu keys", (unsigned long long)(now - version),
+               (unsigned long long)removed);
+    version = now;
+}
+
 /* ---- Writing ---- */
 
 static int pick_durability(struct input *input)
@@ -432,9 +456,25 @@ static void incr(struct input *input)
         return;
     }
     /* None does: put something that one can. */
+    note_removed();
     struct value zero = { .present = true, .seed = 1000, .size = 1, .version = ++version };
     check_status("put", pykv_put(store, keys[key], key_sizes[key], (const uint8_t *)"0", 1, 0, PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
     model[key] = zero;
+}
+
+static void expire_key(struct input *input)
+{
+    uint32_t key = (uint32_t)input_number(input, 1) % KEYS;
+    uint64_t when = input_number(input, 1), later = input_number(input, 1) % 2;
+    uint64_t expiry = when == 0 ? 0 : now_ms() + when * 20 - 400, before = model[key].expiry;
+    bool there = alive(&model[key], now_ms());
+    check_status("expire", pykv_expire(store, keys[key], key_sizes[key], expiry, (int)later, pick_durability(input)),
+                 there ? PYKV_OK : PYKV_NOT_FOUND);
+    bool earlier = before == 0 || (expiry != 0 && expiry < before);
+    if (!there || expiry == before || (later != 0 && earlier))
+        return;
+    model[key].expiry = expiry;
+    model[key].version = ++version;
 }
 
 static void clear(struct input *input)
@@ -514,7 +554,14 @@ static void operate(struct input *input)
     case 3: delete(input); break;
     case 4: case 5: batch(input); break;
     case 6: incr(input); break;
-    case 7: what < 128 ? check_get((uint32_t)input_number(input, 1) % KEYS) : snapshot_read(); break;
+    case 7:
+        if (what < 96)
+            check_get((uint32_t)input_number(input, 1) % KEYS);
+        else if (what < 176)
+            snapshot_read();
+        else
+            expire_key(input);
+        break;
     case 8: check_many(input); break;
     case 9: scan_open(&scans[which], input); break;
     case 10: scan_next(&scans[which]); break;
@@ -524,6 +571,7 @@ static void operate(struct input *input)
     case 14: what < 128 ? clear(input) : checkpoint(); break;
     default: reopen(input_number(input, 1)); break;
     }
+    note_removed();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *input_start, size_t input_size)
