@@ -67,12 +67,17 @@ static void trim(struct pykv_store *store)
         struct segment_entry *entry = &shared->segments[slot];
         uint64_t id = atomic_load(&entry->id), length = atomic_load(&entry->length);
         struct os_stat stat;
+        char name[32];
         int fd;
         if (id == 0 || atomic_load(&entry->synced) != 1 || log_open_file(&store->log, id, &fd) != 0)
             continue;
-        if (store->os->file_stat(store->os, fd, &stat) == 0 && stat.size > length)
-            (void)store->os->file_truncate(store->os, fd, length);
+        bool longer = store->os->file_stat(store->os, fd, &stat) == 0 && stat.size > length;
         (void)store->os->file_close(store->os, fd);
+        log_segment_name(id, name);
+        if (longer && store->os->file_open(store->os, store->dir, name, OS_READ_WRITE, 0, &fd) == 0) {
+            (void)store->os->file_truncate(store->os, fd, length);
+            (void)store->os->file_close(store->os, fd);
+        }
         atomic_store(&entry->synced, 2);
     }
 }

@@ -119,7 +119,7 @@ static int read_header(struct recovery *recovery, uint64_t id, struct segment_he
     size_t done = 0;
     int fd = -1;
     log_segment_name(id, name);
-    int error = os->file_open(os, store->dir, name, OS_READ, 0, &fd);
+    int error = os->file_open(os, store->dir, name, OS_READ_LINKED, 0, &fd);
     if (error != 0)
         return error_os(error, name, 0, "open");
     if ((error = os->file_stat(os, fd, &stat)) == 0)

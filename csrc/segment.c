@@ -150,7 +150,10 @@ int log_open_file(const struct log *log, uint64_t id, int *fd)
 {
     char name[32];
     log_segment_name(id, name);
-    return log->os->file_open(log->os, log->dir, name, log->writable ? OS_READ_WRITE : OS_READ, 0, fd);
+    /* What is sealed and durable never changes, and a backup may have it under another name. */
+    const struct segment_entry *entry = &log->shared->segments[id % SEGMENT_SLOT_COUNT];
+    bool changes = atomic_load(&entry->id) != id || atomic_load(&entry->synced) == 0;
+    return log->os->file_open(log->os, log->dir, name, log->writable && changes ? OS_READ_WRITE : OS_READ_LINKED, 0, fd);
 }
 
 static int segment_open(struct log *log, uint64_t id, struct segment **out)

@@ -15,7 +15,7 @@ static int add_size(void *context, const char *name)
     struct os_stat stat;
     uint64_t number;
     int fd;
-    if (store_classify(name, &number) == 0 || os->file_open(os, sizes->store->dir, name, OS_READ, 0, &fd) != 0)
+    if (store_classify(name, &number) == 0 || os->file_open(os, sizes->store->dir, name, OS_READ_LINKED, 0, &fd) != 0)
         return 0;   /* not ours, or removed meanwhile */
     if (os->file_stat(os, fd, &stat) == 0)
         sizes->disk_bytes += stat.disk_size;

@@ -78,7 +78,7 @@ static int adopt_mode(struct pykv_store *store, const struct contents *contents)
         return PYKV_OK;
     if (!contents->lock)
         log_segment_name(contents->newest, name);
-    int error = os->file_open(os, store->dir, name, OS_READ, 0, &fd);
+    int error = os->file_open(os, store->dir, name, OS_READ_LINKED, 0, &fd);
     if (error == ENOENT || error == EACCES || error == EPERM)
         return PYKV_OK;             /* who may not read it will not get to make files */
     if (error == 0) {
@@ -645,7 +645,7 @@ static int check_name(void *context, const char *name)
     uint64_t number;
     size_t done = 0;
     int fd;
-    if (store_classify(name, &number) != 's' || store->os->file_open(store->os, store->dir, name, OS_READ, 0, &fd) != 0)
+    if (store_classify(name, &number) != 's' || store->os->file_open(store->os, store->dir, name, OS_READ_LINKED, 0, &fd) != 0)
         return 0;
     int error = store->os->file_read(store->os, fd, bytes, sizeof bytes, 0, &done);
     (void)store->os->file_close(store->os, fd);
