@@ -118,6 +118,12 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
     int status = done == sizeof bytes ? segment_header_decode(bytes, &header) : PYKV_CORRUPT;
     if (status == PYKV_NEWER_FORMAT)
         return error_set(status, 0, name, 8, "%s was written by a newer release of pykv", name);
+    if (log->salvage) {
+        header.id = segment->id;
+        header.capacity = stat.size;
+        memcpy(header.store_id, log->store_id, sizeof header.store_id);
+        status = PYKV_OK;
+    }
     if (status != PYKV_OK || header.id != segment->id || header.capacity > LOG_CAPACITY_MAX)
         return error_corrupt(name, 0, "the segment header does not verify");
     if (memcmp(header.store_id, log->store_id, sizeof header.store_id) != 0)

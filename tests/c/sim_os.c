@@ -348,8 +348,8 @@ static int os_file_link(const struct os *os, int dir, const char *name, int to_d
     struct sim_file *file = entry->file;
     if (sim_entry_of(sim_dir_of(sim, to_dir), to_name) != NULL)
         return EEXIST;
-    if (file->dirty || file->writable_maps > 0)
-        sim_misuse("another name for %s, which is not synced or still written to", name);
+    if (file->dirty)
+        sim_misuse("another name for %s, which is not synced", name);
     sim_entry_add(sim, sim_dir_of(sim, to_dir), to_name, file);
     struct effect effect = { .kind = EFFECT_LINK, .inode = file->inode, .offset = file->mode, .size = file->size,
                              .bytes = file->area->memory };
