@@ -250,7 +250,7 @@ static int take_instant(struct pykv_backup *backup, struct manifest *listed)
     if (!store->private)
         shared_lock_acquire(&shared->maintain, &store->process, &died);
     if (!store->read_only && store_refused(store) == PYKV_OK)
-        maintain_sealed(store);     /* so that most can be linked */
+        maintain_list(store);       /* so that most can be linked */
     if (store->private)
         backup->instant = shared_counters(shared);
     else

@@ -101,6 +101,16 @@ void maintain_sealed(struct pykv_store *store)
         trim(store);
 }
 
+void maintain_list(struct pykv_store *store)
+{
+    bool some = false;
+    maintain_sealed(store);
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !some; i++)
+        some = atomic_load(&store->shared->segments[i].id) != 0 && atomic_load(&store->shared->segments[i].synced) == 1;
+    if (some && store_write_manifest(store) == PYKV_OK)
+        trim(store);
+}
+
 /* Between two slices of compaction. While there is little pressure it works half of the time. */
 static int between_slices(struct pykv_store *store)
 {

@@ -181,6 +181,8 @@ void maintain_start(struct pykv_store *store);  /* begins the helper threads, wh
 void maintain_stop(struct pykv_store *store);
 /* Sync, list and trim what was sealed. The caller holds the maintain lock. */
 void maintain_sealed(struct pykv_store *store);
+/* The same, and what others have synced but not listed. */
+void maintain_list(struct pykv_store *store);
 void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helper if due */
 void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper sweep, if due */
 

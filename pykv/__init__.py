@@ -10,6 +10,7 @@ pykv: an embedded, persistent, log-structured key-value store, used like a dict.
 `open` is the way in; `Store` has the rest. Failures are under `Error`: see pykv.errors.
 """
 
+from pykv._backup import Backup, Repair, repair, restore
 from pykv._batch import Batch
 from pykv._core import ffi as _ffi
 from pykv._core import lib as _lib
@@ -46,6 +47,7 @@ __version__: str = _ffi.string(_lib.pykv_version_string()).decode()
 
 __all__ = [
     "AccessError",
+    "Backup",
     "Batch",
     "BufferSizeError",
     "BusyError",
@@ -63,6 +65,7 @@ __all__ = [
     "NotBytesError",
     "OutOfMemoryError",
     "ReadOnlyError",
+    "Repair",
     "Report",
     "Snapshot",
     "SnapshotLostError",
@@ -74,4 +77,6 @@ __all__ = [
     "Transaction",
     "ValueSizeError",
     "open",
+    "repair",
+    "restore",
 ]
