@@ -305,6 +305,38 @@ static void a_restored_store_goes_on_with_its_backup(void)
     sim_free(sim);
 }
 
+/* Segments of one number, one length and one end, but of two histories. */
+static void a_segment_of_another_history_is_noticed(void)
+{
+    struct sim *sim = sim_new(1);
+    const struct os *os = sim_os(sim);
+    struct state state = { { 0 } };
+    uint64_t random = 1;
+    struct pykv_backup_progress progress;
+    struct pykv_store *store = make(sim, &state, &random);
+    struct image image = { 0 };
+    CHECK_EQUAL(back_up(store, DEST, PYKV_BACKUP_COPY, &progress), PYKV_OK);
+    sim_save(sim, DEST, &image);
+    for (size_t i = 0; i < image.count; i++) {
+        int dir, fd;
+        if (strncmp(image.files[i].name, "segment-", 8) != 0)
+            continue;
+        uint8_t nonce = image.files[i].bytes[72], other = nonce ^ 1;
+        CHECK_EQUAL(os->dir_open(os, DEST, false, 0, &dir), 0);
+        CHECK_EQUAL(os->file_open(os, dir, image.files[i].name, OS_READ_WRITE, 0, &fd), 0);
+        CHECK_EQUAL(os->file_write(os, fd, &other, 1, 72), 0);
+        CHECK_EQUAL(back_up(store, DEST, 0, &progress), PYKV_INVALID);
+        CHECK_EQUAL(os->file_write(os, fd, &nonce, 1, 72), 0);
+        CHECK_EQUAL(os->file_close(os, fd), 0);
+        CHECK_EQUAL(os->file_close(os, dir), 0);
+        CHECK_EQUAL(back_up(store, DEST, 0, &progress), PYKV_OK);
+    }
+    check_backup(sim, DEST, &state);
+    image_release(&image);
+    pykv_free(store);
+    sim_free(sim);
+}
+
 static void what_is_no_backup_of_it_is_refused(void)
 {
     struct sim *sim = sim_new(1);
@@ -467,7 +499,7 @@ static void the_power_may_go(void)
             for (size_t i = 0; i <= trace.count; i++) {
                 size_t pending = disk_pending(disk);
                 struct disk_choice choice = { .keep = calloc(pending + 1, sizeof(bool)), .seed = i };
-                for (int which = 0; which < 4; which++) {
+                for (int which = 0; which < 10; which++) {
                     for (size_t j = 0; j < pending; j++)
                         choice.keep[j] = which < 2 ? which == 1 : test_random(&random) % 2 == 0;
                     check_cut(&trial, disk, &choice, i == trace.count);
@@ -563,6 +595,6 @@ static void a_full_disk_is_an_error(void)
 
 TEST_MAIN(CASE(it_is_the_instant_at_which_it_began), CASE(only_what_is_new_moves), CASE(an_empty_store_has_a_backup),
           CASE(a_backup_has_a_backup), CASE(a_restored_store_goes_on), CASE(a_restored_store_goes_on_with_its_backup),
-          CASE(what_is_no_backup_of_it_is_refused), CASE(any_call_may_fail), CASE(the_power_may_go),
+          CASE(a_segment_of_another_history_is_noticed), CASE(what_is_no_backup_of_it_is_refused), CASE(any_call_may_fail), CASE(the_power_may_go),
           CASE(the_store_recovers_beside_its_backup), CASE(a_compaction_may_have_failed),
           CASE(a_full_disk_is_an_error))
