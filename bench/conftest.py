@@ -20,6 +20,7 @@ VALUE = bytes(range(100))
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keys", type=int, default=100_000, help="keys in the store")
+    parser.addoption("--backup-mib", type=int, default=256, help="size of the store backed up")
 
 
 class Pykv:

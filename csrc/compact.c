@@ -747,6 +747,12 @@ int pykv_compaction_pause(struct pykv_store *store, int on)
     return status;
 }
 
+bool compact_retired(const struct segment_entry *entry)
+{
+    uint64_t retired = atomic_load(&entry->retired);
+    return retired != 0 && retired != EMPTIED;
+}
+
 void compact_stats(struct pykv_store *store, struct pykv_stats *out)
 {
     struct shared *shared = store->shared;

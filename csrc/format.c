@@ -157,6 +157,7 @@ void segment_header_encode(uint8_t out[SEGMENT_HEADER_SIZE], const struct segmen
     memcpy(out + 40, header->hash_key, sizeof header->hash_key);
     put_u64(out + 56, header->capacity);
     put_u64(out + 64, header->birth);
+    put_u64(out + 72, header->nonce);
     put_u32(out + SEGMENT_CRC_OFFSET, crc32c(0, out, SEGMENT_CRC_OFFSET));
 }
 
@@ -173,12 +174,13 @@ int segment_header_decode(const uint8_t bytes[SEGMENT_HEADER_SIZE], struct segme
         .id = get_u64(bytes + 16),
         .capacity = get_u64(bytes + 56),
         .birth = get_u64(bytes + 64),
+        .nonce = get_u64(bytes + 72),
     };
     memcpy(header.store_id, bytes + 24, sizeof header.store_id);
     memcpy(header.hash_key, bytes + 40, sizeof header.hash_key);
     if (header.kind > SEGMENT_COMPACTED)
         return PYKV_CORRUPT;
-    for (uint32_t i = 72; i < SEGMENT_CRC_OFFSET; i++)
+    for (uint32_t i = 80; i < SEGMENT_CRC_OFFSET; i++)
         if (bytes[i] != 0)
             return PYKV_CORRUPT;
     *out = header;

@@ -112,7 +112,8 @@ bool record_verify(const uint8_t *bytes, uint64_t size, uint32_t seed);
  *     40      16    hash_key     the secret of the keydir's hash
  *     56      8     capacity     bytes that the segment may grow to
  *     64      8     birth        version of the newest batch when the segment was begun
- *     72      52    zero
+ *     72      8     nonce        random: two that have all else in common are told apart
+ *     80      44    zero
  *     124     4     crc          CRC-32C of the 124 bytes before */
 enum segment_kind { SEGMENT_LOG = 0, SEGMENT_COMPACTED = 1 };
 
@@ -123,6 +124,7 @@ struct segment_header {
     uint8_t hash_key[16];
     uint64_t capacity;
     uint64_t birth;             /* a key that was deleted by then has no older record here: compact.c */
+    uint64_t nonce;
 };
 
 void segment_header_encode(uint8_t out[SEGMENT_HEADER_SIZE], const struct segment_header *header);

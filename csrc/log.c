@@ -108,13 +108,15 @@ static int segment_create(struct log *log, uint64_t id, enum segment_kind kind, 
     struct segment_header header = { .kind = kind, .id = id, .capacity = capacity, .birth = birth };
     uint8_t bytes[SEGMENT_HEADER_SIZE];
     char name[32];
-    int fd = -1;
+    int fd = -1, error;
 
     log_segment_name(id, name);
+    if ((error = os->random(os, &header.nonce, sizeof header.nonce)) != 0)
+        return error_os(error, NULL, 0, "get random bytes for");
     memcpy(header.store_id, log->store_id, sizeof header.store_id);
     memcpy(header.hash_key, log->hash_key, sizeof header.hash_key);
     segment_header_encode(bytes, &header);
-    int error = os->file_open(os, log->dir, name, OS_CREATE, log->file_mode, &fd);
+    error = os->file_open(os, log->dir, name, OS_CREATE, log->file_mode, &fd);
     if (error != 0)
         return error_set(error == EEXIST ? PYKV_CONFLICT : error_os(error, name, 0, "create"), error,
                          name, 0, "cannot create %s: %s", name, strerror(error));

@@ -38,6 +38,7 @@ struct log {
     uint64_t disk_size_max;     /* of all segments; 0: none */
     uint32_t file_mode;
     bool writable, pread;
+    bool salvage;               /* of a repair aside: a segment's header may be damaged */
     _Atomic(struct segment *) segments[SEGMENT_SLOT_COUNT];
     struct segment *append;     /* (W) the active one, */
     uint8_t *append_base;       /* (W) mapped writable; its own mapping, or with `pread` one of ours, */

@@ -67,12 +67,17 @@ void maintain_trim(struct pykv_store *store)
         struct segment_entry *entry = &shared->segments[slot];
         uint64_t id = atomic_load(&entry->id), length = atomic_load(&entry->length);
         struct os_stat stat;
+        char name[32];
         int fd;
         if (id == 0 || atomic_load(&entry->synced) != 1 || log_open_file(&store->log, id, &fd) != 0)
             continue;
-        if (store->os->file_stat(store->os, fd, &stat) == 0 && stat.size > length)
-            (void)store->os->file_truncate(store->os, fd, length);
+        bool longer = store->os->file_stat(store->os, fd, &stat) == 0 && stat.size > length;
         (void)store->os->file_close(store->os, fd);
+        log_segment_name(id, name);
+        if (longer && store->os->file_open(store->os, store->dir, name, OS_READ_WRITE, 0, &fd) == 0) {
+            (void)store->os->file_truncate(store->os, fd, length);
+            (void)store->os->file_close(store->os, fd);
+        }
         atomic_store(&entry->synced, 2);
     }
 }
@@ -93,6 +98,16 @@ void maintain_sealed(struct pykv_store *store)
         return;
     protect(store);
     if (store_sync_sealed(store) == PYKV_OK && store_write_manifest(store) == PYKV_OK)
+        maintain_trim(store);
+}
+
+void maintain_list(struct pykv_store *store)
+{
+    bool some = false;
+    maintain_sealed(store);
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !some; i++)
+        some = atomic_load(&store->shared->segments[i].id) != 0 && atomic_load(&store->shared->segments[i].synced) == 1;
+    if (some && store_write_manifest(store) == PYKV_OK)
         maintain_trim(store);
 }
 

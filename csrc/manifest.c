@@ -25,7 +25,8 @@ static void encode(uint8_t *out, const struct manifest *manifest)
     memcpy(out + 32, manifest->hash_key, 16);
     put_u64(out + 48, manifest->durable);
     put_u64(out + 56, manifest->segment_id_next);
-    memset(out + 64, 0, HEADER_SIZE - 64);
+    put_u32(out + 64, manifest->kind);
+    memset(out + 68, 0, HEADER_SIZE - 68);
     for (size_t i = 0; i < manifest->count; i++) {
         put_u64(out + HEADER_SIZE + i * ENTRY_SIZE, manifest->segments[i].id);
         put_u64(out + HEADER_SIZE + i * ENTRY_SIZE + 8, manifest->segments[i].length);
@@ -51,8 +52,12 @@ static int decode(const struct os *os, const uint8_t *bytes, size_t size, struct
     if (get_u64(bytes + 56) > SEGMENT_ID_MAX + 1)
         return error_corrupt(MANIFEST_NAME, 56, "no segment can have the number that the manifest tells");
 
+    if (get_u32(bytes + 64) > MANIFEST_UNFINISHED)
+        return error_corrupt(MANIFEST_NAME, 64, "there is no such kind of manifest");
+
     memcpy(out->store_id, bytes + 16, 16);
     memcpy(out->hash_key, bytes + 32, 16);
+    out->kind = get_u32(bytes + 64);
     out->durable = get_u64(bytes + 48);
     out->segment_id_next = get_u64(bytes + 56);
     out->count = count;

@@ -19,7 +19,15 @@ struct manifest_segment {
     uint64_t length;            /* bytes when sealed; 0: active when the manifest was written */
 };
 
+enum manifest_kind {
+    MANIFEST_STORE = 0,
+    MANIFEST_BACKUP = 1,        /* backup.c left it: nothing counts but what it lists, and no further than
+                                 * `durable`. Opening it for writing makes it a store */
+    MANIFEST_UNFINISHED = 2,    /* a backup that is under way, or was given up: no store yet */
+};
+
 struct manifest {
+    uint32_t kind;
     uint8_t store_id[16], hash_key[16];
     uint64_t durable;           /* log position */
     uint64_t segment_id_next;   /* ids from here on have never been used */

@@ -4,8 +4,9 @@
  *
  * Each function returns 0 or a positive errno value. Files live in one directory and are named
  * relative to its descriptor; symbolic links are never followed, and a name that is not a regular
- * file with one link is refused with EINVAL (a FIFO never blocks). Interrupted and short calls are
- * continued inside. */
+ * file with one link is refused with EINVAL (a FIFO never blocks), but for OS_READ_LINKED. So nobody
+ * writes to a file that another store, or a backup, has too. Interrupted and short calls are continued
+ * inside. */
 #ifndef PYKV_OS_H
 #define PYKV_OS_H
 
@@ -15,6 +16,7 @@
 
 enum os_open {
     OS_READ,            /* must exist */
+    OS_READ_LINKED,     /* must exist; may have other names, as segments that never change may */
     OS_READ_WRITE,      /* must exist */
     OS_CREATE,          /* must not exist (EEXIST); read and write */
     OS_OPEN_OR_CREATE,  /* the lock file alone: opened, or created if missing; read and write */
@@ -61,6 +63,12 @@ struct os {
     int (*file_sync)(const struct os *os, int fd);      /* data and what is needed to read it */
     int (*file_rename)(const struct os *os, int dir, const char *from, const char *to);
     int (*file_remove)(const struct os *os, int dir, const char *name);
+    /* One more name for a file whose bytes were synced and will not change. EEXIST; EXDEV, EPERM, EMLINK
+     * or another: it cannot have one there. */
+    int (*file_link)(const struct os *os, int dir, const char *name, int to_dir, const char *to_name);
+    /* Bytes of a file to the same place in another, by sharing blocks where the file system can. EIO if
+     * the file ends before. */
+    int (*file_copy)(const struct os *os, int from, int to, uint64_t offset, uint64_t size);
 
     /* Mappings, always shared. fd -1: private zeroed memory. The range may lie beyond the end of
      * the file; it must not be touched there. offset is a multiple of 65,536. */

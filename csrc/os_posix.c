@@ -175,7 +175,7 @@ static int posix_file_open(const struct os *os, int dir, const char *name, enum 
     bool made = false;
     for (int attempt = 0; fd < 0 && attempt < OPEN_ATTEMPTS; attempt++) {
         made = how == OS_CREATE || (how == OS_OPEN_OR_CREATE && attempt % 2 == 1);
-        int flags = how == OS_READ ? O_RDONLY : made ? O_RDWR | O_CREAT | O_EXCL : O_RDWR;
+        int flags = how == OS_READ || how == OS_READ_LINKED ? O_RDONLY : made ? O_RDWR | O_CREAT | O_EXCL : O_RDWR;
         fd = open_file(dir, name, flags, mode);
         error = fd < 0 ? errno : 0;
         /* Open, else create, else open what another has created meanwhile. */
@@ -193,7 +193,7 @@ static int posix_file_open(const struct os *os, int dir, const char *name, enum 
         error = errno;
         goto fail;
     }
-    if (!S_ISREG(info.st_mode) || info.st_nlink > 1) {
+    if (!S_ISREG(info.st_mode) || (info.st_nlink > 1 && how != OS_READ_LINKED)) {
         error = EINVAL;
         goto fail;
     }
@@ -378,6 +378,46 @@ static int posix_file_remove(const struct os *os, int dir, const char *name)
 {
     (void)os;
     return result_of(unlinkat(dir, name, 0));
+}
+
+static int posix_file_link(const struct os *os, int dir, const char *name, int to_dir, const char *to_name)
+{
+    (void)os;
+    return result_of(linkat(dir, name, to_dir, to_name, 0));
+}
+
+#define COPY_SIZE ((size_t)1 << 20)
+
+static int posix_file_copy(const struct os *os, int from, int to, uint64_t offset, uint64_t size)
+{
+#if defined(SYS_copy_file_range)
+    /* It shares blocks where it can. Whatever it refuses, reading and writing may do, or tell why not. */
+    while (size > 0) {
+        int64_t in = (int64_t)offset, out = (int64_t)offset;
+        long count;
+        RETRY(count, syscall(SYS_copy_file_range, from, &in, to, &out, size < TRANSFER_SIZE_MAX ? (size_t)size : TRANSFER_SIZE_MAX, 0));
+        if (count <= 0)
+            break;
+        offset += (uint64_t)count;
+        size -= (uint64_t)count;
+    }
+#endif
+    int error = 0;
+    uint8_t *bytes = size == 0 ? NULL : malloc(COPY_SIZE);
+    if (size > 0 && bytes == NULL)
+        return ENOMEM;
+    while (size > 0 && error == 0) {
+        size_t part = size < COPY_SIZE ? (size_t)size : COPY_SIZE, done = 0;
+        error = posix_file_read(os, from, bytes, part, offset, &done);
+        if (error == 0 && done < part)
+            error = EIO;
+        if (error == 0)
+            error = posix_file_write(os, to, bytes, part, offset);
+        offset += part;
+        size -= part;
+    }
+    free(bytes);
+    return error;
 }
 
 /* ---- Mappings ---- */
@@ -743,6 +783,8 @@ const struct os os_posix = {
     .file_sync = posix_file_sync,
     .file_rename = posix_file_rename,
     .file_remove = posix_file_remove,
+    .file_link = posix_file_link,
+    .file_copy = posix_file_copy,
     .map = posix_map,
     .unmap = posix_unmap,
     .protect = posix_protect,

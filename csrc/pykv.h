@@ -74,11 +74,18 @@ enum pykv_op {               /* what one operation of a batch does, or demands *
                               * open. No key that begins with it was written or deleted since */
 };
 
+enum pykv_repair {           /* what to do about damage that recovery meets: */
+    PYKV_REPAIR_NOT = 0,     /* refuse to open */
+    PYKV_REPAIR_IN_PLACE = 1, /* skip what is damaged */
+    PYKV_REPAIR_ASIDE = 2,   /* the same, of all segments, in memory alone: the directory is left as it
+                              * is. With PYKV_FLAG_READ; see pykv_damage_met() */
+};
+
 struct pykv_options {
     int flag;                    /* enum pykv_flag */
     int durability;              /* enum pykv_durability, not DEFAULT */
     int io;                      /* enum pykv_io */
-    int repair;                  /* nonzero: skip damaged records on recovery instead of refusing */
+    int repair;                  /* enum pykv_repair */
     uint32_t interval_ms;        /* of PYKV_DURABILITY_INTERVAL: 1 to 3,600,000 */
     uint32_t file_mode;          /* permission bits of the files of a new store, whatever the umask,
                                   * 0600 if 0; of the directory the same, and x where there is r. An
@@ -328,6 +335,36 @@ struct pykv_report {
  * PYKV_OK: every key can be read, now and after a recovery. PYKV_CORRUPT: the report lists what is
  * damaged; of a batch only what cannot be read. After a repair what it left out counts as skipped. */
 int pykv_verify(struct pykv_store *store, struct pykv_report *out);
+/* The same; the first `count` places are listed in `places`, and none in the report. */
+int pykv_verify_all(struct pykv_store *store, struct pykv_report *out, struct pykv_damage *places,
+                    size_t count);
+/* What a PYKV_REPAIR_ASIDE went without, beside the records that verification tells: segments that are
+ * missing or too short, a damaged manifest. Of a missing segment `size` is what it had, if that is
+ * known. *out is valid until the store is closed. */
+int pykv_damage_met(struct pykv_store *store, const struct pykv_damage **out, size_t *count);
+
+/* ---- Backup: a copy of one instant in another directory, which is a store, while others write ---- */
+
+enum pykv_backup_flag {
+    PYKV_BACKUP_COPY = 1,     /* copy what could get a second name: nothing is shared with the store */
+    PYKV_BACKUP_RESTORE = 2,  /* into a new directory, and the result is an ordinary store */
+};
+struct pykv_backup;           /* a backup under way */
+struct pykv_backup_progress {
+    uint64_t done, total;     /* bytes that are linked or copied; of those that were missing there */
+    uint64_t linked, copied;  /* bytes, of `done` */
+    uint64_t kept;            /* bytes that an older backup had already */
+    uint64_t removed;         /* segments of an older backup that are no longer needed */
+    uint64_t version, keys;   /* of the instant */
+};
+/* Begin to back up this instant to directory `path`: one that is new or empty, or holds a backup of this
+ * store, of which whatever still counts is kept. Else PYKV_INVALID or PYKV_NOT_A_STORE, and nothing was
+ * touched; PYKV_BUSY: somebody has it open. Until it is closed it holds space as a snapshot does. */
+int pykv_backup_open(struct pykv_store *store, const char *path, int flags, struct pykv_backup **out);
+/* Do some of it: PYKV_OK, there is more; PYKV_NOT_FOUND, it is finished and durable. After a failure, or if
+ * it is closed before the end, an older backup there is as it was. One thread's. */
+int pykv_backup_step(struct pykv_backup *backup, struct pykv_backup_progress *out);
+void pykv_backup_close(struct pykv_backup *backup);     /* NULL is fine */
 /* cffi: end */
 
 #define PYKV_KEY_SIZE_MAX 65535u

@@ -35,6 +35,26 @@ struct recovery {
 
 /* ---- What is there ---- */
 
+/* What repair goes on without. Of damaged records verification tells, and better. */
+static int meet_damage(struct recovery *recovery, const char *name, uint64_t offset, uint64_t size)
+{
+    struct pykv_store *store = recovery->store;
+    atomic_fetch_add(&store->damaged_records, 1);
+    if (store->options.repair != PYKV_REPAIR_ASIDE)
+        return PYKV_OK;
+    size_t old_size = store->met_count * sizeof *store->met;
+    struct pykv_damage *grown = store->os->grow(store->os, store->met, old_size, old_size + sizeof *grown);
+    if (grown == NULL)
+        return error_no_memory(old_size + sizeof *grown);
+    store->met = grown;
+    grown += store->met_count++;
+    memset(grown, 0, sizeof *grown);
+    grown->offset = offset;
+    grown->size = size;
+    strncpy(grown->path, name, sizeof grown->path - 1);
+    return PYKV_OK;
+}
+
 static int note_name(void *context, const char *name)
 {
     struct recovery *recovery = context;
@@ -75,10 +95,12 @@ static bool is_sealed(const struct recovery *recovery, uint64_t id)
     return known != NULL && known->length != 0;
 }
 
-/* A segment that the manifest does not list, though it was written later, was already given up. */
+/* A segment that the manifest does not list, though it was written later, was already given up; in a
+ * backup, any that it does not list. */
 static bool given_up(const struct recovery *recovery, uint64_t id)
 {
-    return recovery->has_manifest && id < recovery->manifest.segment_id_next && listed(recovery, id) == NULL;
+    return recovery->has_manifest && listed(recovery, id) == NULL &&
+           (id < recovery->manifest.segment_id_next || recovery->manifest.kind == MANIFEST_BACKUP);
 }
 
 static int find_segments(struct recovery *recovery)
@@ -102,7 +124,9 @@ static int find_segments(struct recovery *recovery)
         log_segment_name(id, name);
         if (!store->options.repair)
             return error_corrupt(name, 0, "the segment is missing");
-        atomic_fetch_add(&store->damaged_records, 1);
+        int status = meet_damage(recovery, name, 0, recovery->manifest.segments[i].length);
+        if (status != PYKV_OK)
+            return status;
     }
     return PYKV_OK;
 }
@@ -119,7 +143,7 @@ static int read_header(struct recovery *recovery, uint64_t id, struct segment_he
     size_t done = 0;
     int fd = -1;
     log_segment_name(id, name);
-    int error = os->file_open(os, store->dir, name, OS_READ, 0, &fd);
+    int error = os->file_open(os, store->dir, name, OS_READ_LINKED, 0, &fd);
     if (error != 0)
         return error_os(error, name, 0, "open");
     if ((error = os->file_stat(os, fd, &stat)) == 0)
@@ -158,9 +182,15 @@ static int register_segment(struct recovery *recovery, uint64_t id, const struct
         if (!recovery->store->options.repair)
             return error_set(PYKV_CORRUPT, 0, name, size, "%s is %" PRIu64 " bytes long and should be %" PRIu64, name,
                              size, known->length);
-        atomic_fetch_add(&recovery->store->damaged_records, 1);
+        int status = meet_damage(recovery, name, size, known->length - size);
+        if (status != PYKV_OK)
+            return status;
     }
     uint64_t length = known != NULL && known->length != 0 && known->length < size ? known->length : size;
+    /* What lies behind the instant of a backup is of a later one that was not finished. */
+    if (recovery->manifest.kind == MANIFEST_BACKUP && id == position_segment(recovery->manifest.durable) &&
+        position_offset(recovery->manifest.durable) < length)
+        length = position_offset(recovery->manifest.durable);
     segment_enter(entry, header->kind, header->capacity, header->birth);
     /* The batches of that time may be lost. Their numbers are not given again: what a tombstone must hide
      * is told by comparing its version with births. */
@@ -214,11 +244,18 @@ static int register_segments(struct recovery *recovery)
         return error_no_memory((recovery->count + 1) * sizeof *recovery->compacted);
     for (size_t i = 0; i < recovery->count; i++) {
         struct segment_header header;
+        char name[32];
         uint64_t id = recovery->ids[i], size = 0;
         int status = read_header(recovery, id, &header, &size);
         if (status == PYKV_OK && !identity) {
             set_identity(store, header.store_id, header.hash_key);
             identity = true;
+        }
+        /* Aside: its records tell by themselves whether they are whole. */
+        if (status == PYKV_CORRUPT && store->log.salvage && identity) {
+            header = (struct segment_header){ .id = id, .capacity = size };
+            memcpy(header.store_id, store->log.store_id, 16);
+            status = PYKV_OK;
         }
         bool compacted = status == PYKV_OK && header.kind == SEGMENT_COMPACTED;
         if (compacted && unfinished(recovery, id)) {
@@ -241,8 +278,9 @@ static int register_segments(struct recovery *recovery)
                        position_make(id, SEGMENT_HEADER_SIZE) < recovery->manifest.durable);
         if (status != PYKV_CORRUPT || (durable && !store->options.repair))
             return status;
-        if (durable)
-            atomic_fetch_add(&store->damaged_records, 1);
+        log_segment_name(id, name);
+        if (durable && (status = meet_damage(recovery, name, 0, size)) != PYKV_OK)
+            return status;
     }
     recovery->count = kept;
     return PYKV_OK;
@@ -501,7 +539,7 @@ static int replay_log(struct recovery *recovery)
     struct pykv_store *store = recovery->store;
     struct replay *replay = &recovery->replay;
     size_t first = 0, first_compacted = 0, sealed;
-    int status = checkpoint_load(store, &recovery->checkpoint);
+    int status = store->log.salvage ? PYKV_NOT_FOUND : checkpoint_load(store, &recovery->checkpoint);
     if (status != PYKV_OK && status != PYKV_NOT_FOUND)
         return status;
     recovery->has_checkpoint = status == PYKV_OK;
@@ -726,9 +764,13 @@ int recover(struct pykv_store *store)
     log_reader_init(&recovery.replay.reader, store->os);
     int status = manifest_read(store->os, store->dir, &recovery.manifest);
     recovery.has_manifest = status == PYKV_OK;
+    if (status == PYKV_OK && recovery.manifest.kind == MANIFEST_UNFINISHED)
+        status = error_corrupt(MANIFEST_NAME, 64, "the backup or restore into this directory was never finished: do it again");
     if (status == PYKV_CORRUPT && store->options.repair) {
-        atomic_fetch_add(&store->damaged_records, 1);
-        status = PYKV_OK;
+        recovery.has_manifest = false;
+        manifest_release(store->os, &recovery.manifest);
+        recovery.manifest.kind = MANIFEST_STORE;
+        status = meet_damage(&recovery, MANIFEST_NAME, 0, 0);
     }
     if (status == PYKV_OK || status == PYKV_MISSING)
         status = find_segments(&recovery);

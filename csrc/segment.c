@@ -118,6 +118,12 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
     int status = done == sizeof bytes ? segment_header_decode(bytes, &header) : PYKV_CORRUPT;
     if (status == PYKV_NEWER_FORMAT)
         return error_set(status, 0, name, 8, "%s was written by a newer release of pykv", name);
+    if (log->salvage) {
+        header.id = segment->id;
+        header.capacity = stat.size;
+        memcpy(header.store_id, log->store_id, sizeof header.store_id);
+        status = PYKV_OK;
+    }
     if (status != PYKV_OK || header.id != segment->id || header.capacity > LOG_CAPACITY_MAX)
         return error_corrupt(name, 0, "the segment header does not verify");
     if (memcmp(header.store_id, log->store_id, sizeof header.store_id) != 0)
@@ -150,7 +156,10 @@ int log_open_file(const struct log *log, uint64_t id, int *fd)
 {
     char name[32];
     log_segment_name(id, name);
-    return log->os->file_open(log->os, log->dir, name, log->writable ? OS_READ_WRITE : OS_READ, 0, fd);
+    /* What is sealed and durable never changes, and a backup may have it under another name. */
+    const struct segment_entry *entry = &log->shared->segments[id % SEGMENT_SLOT_COUNT];
+    bool changes = atomic_load(&entry->id) != id || atomic_load(&entry->synced) == 0;
+    return log->os->file_open(log->os, log->dir, name, log->writable && changes ? OS_READ_WRITE : OS_READ_LINKED, 0, fd);
 }
 
 static int segment_open(struct log *log, uint64_t id, struct segment **out)

@@ -33,9 +33,11 @@ bool shared_identity_matches(const struct shared_identity *identity, const struc
            identity->device == stat->device && identity->inode == stat->inode;
 }
 
-/* ---- Processes: byte 0 of the lock file is the openers' lock, byte 64 + slot proves a life ---- */
+/* ---- Processes: byte 0 of the lock file is the openers' lock, byte 1 that of one who writes a backup
+ * there, byte 64 + slot proves a life ---- */
 
 #define SETUP_OFFSET 0u
+#define BACKUP_OFFSET 1u
 #define SLOT_OFFSET 64u
 
 int process_join(struct process *process)
@@ -107,6 +109,19 @@ int process_setup_lock(const struct process *process)
 void process_setup_unlock(const struct process *process)
 {
     (void)process->os->unlock(process->os, process->lock_fd, SETUP_OFFSET, 1);
+}
+
+int process_backup_lock(const struct process *process)
+{
+    int error = process->os->lock(process->os, process->lock_fd, BACKUP_OFFSET, 1, false);
+    if (error == EAGAIN)
+        return error_set(PYKV_BUSY, 0, "lock", BACKUP_OFFSET, "a backup is being written to the directory");
+    return error == 0 ? PYKV_OK : error_os(error, "lock", BACKUP_OFFSET, "lock");
+}
+
+void process_backup_unlock(const struct process *process)
+{
+    (void)process->os->unlock(process->os, process->lock_fd, BACKUP_OFFSET, 1);
 }
 
 /* ---- Locks ---- */

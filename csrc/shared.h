@@ -215,6 +215,9 @@ int process_holds(const struct process *process, int keydir_fd, bool *held);
 /* The lock that openers take in turn, on the same file. */
 int process_setup_lock(const struct process *process);
 void process_setup_unlock(const struct process *process);
+/* The lock of one who writes a backup to the directory: PYKV_BUSY if another does. */
+int process_backup_lock(const struct process *process);
+void process_backup_unlock(const struct process *process);
 
 /* Acquire; *died tells that the last owner died with it, so that the caller repairs what it guards.
  * A waiter sleeps; one that has waited some milliseconds asks whether the owner lives. */

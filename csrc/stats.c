@@ -15,7 +15,7 @@ static int add_size(void *context, const char *name)
     struct os_stat stat;
     uint64_t number;
     int fd;
-    if (store_classify(name, &number) == 0 || os->file_open(os, sizes->store->dir, name, OS_READ, 0, &fd) != 0)
+    if (store_classify(name, &number) == 0 || os->file_open(os, sizes->store->dir, name, OS_READ_LINKED, 0, &fd) != 0)
         return 0;   /* not ours, or removed meanwhile */
     if (os->file_stat(os, fd, &stat) == 0)
         sizes->disk_bytes += stat.disk_size;
@@ -113,6 +113,8 @@ int pykv_count(struct pykv_store *store, uint64_t *out)
 struct verification {
     struct pykv_store *store;
     struct pykv_report *report;
+    struct pykv_damage *places;     /* that are told, `place_count` at most */
+    size_t place_count;
     uint64_t *lost;             /* locations that slots lead to in vain; in order, once all are known */
     size_t lost_count, lost_capacity, told;
     uint64_t *slots;            /* of a bucket */
@@ -120,10 +122,12 @@ struct verification {
     uint64_t live;
 };
 
-static void note_damage(struct pykv_report *report, const char *path, uint64_t offset, uint64_t size)
+static void note_damage(const struct verification *verification, const char *path, uint64_t offset, uint64_t size)
 {
-    if (report->damage_count < sizeof report->damage / sizeof *report->damage) {
-        struct pykv_damage *damage = &report->damage[report->damage_count];
+    struct pykv_report *report = verification->report;
+    if (report->damage_count < verification->place_count) {
+        struct pykv_damage *damage = &verification->places[report->damage_count];
+        memset(damage, 0, sizeof *damage);
         damage->offset = offset;
         damage->size = size;
         strncpy(damage->path, path, sizeof damage->path - 1);
@@ -229,7 +233,7 @@ static bool leads_into(struct verification *verification, uint32_t slot, uint64_
         if (location_slot(location) == slot && location_offset(location) >= start)
             found = true;
         else
-            note_damage(verification->report, KEYDIR_NAME, location_offset(location), 0);
+            note_damage(verification, KEYDIR_NAME, location_offset(location), 0);
     }
     return found;
 }
@@ -258,7 +262,7 @@ static int verify_segment(struct verification *verification, uint32_t slot, uint
         return PYKV_OK;         /* compaction has removed it */
     if (status == PYKV_CORRUPT) {
         (void)leads_into(verification, slot, 0, UINT64_MAX);
-        note_damage(report, name, 0, 0);
+        note_damage(verification, name, 0, 0);
         return PYKV_OK;
     }
     if (status != PYKV_OK)
@@ -267,7 +271,7 @@ static int verify_segment(struct verification *verification, uint32_t slot, uint
     if (status != PYKV_OK && status != PYKV_CORRUPT)
         return status;
     if (status == PYKV_CORRUPT || segment_header_decode(header, &decoded) != PYKV_OK)
-        note_damage(report, name, 0, SEGMENT_HEADER_SIZE);
+        note_damage(verification, name, 0, SEGMENT_HEADER_SIZE);
     walk.limit = log_limit(&store->log, walk.segment);
     while ((status = log_walk(&walk)) == PYKV_CORRUPT) {
         uint64_t start = walk.offset;
@@ -275,7 +279,7 @@ static int verify_segment(struct verification *verification, uint32_t slot, uint
             break;
         if (leads_into(verification, slot, start, walk.offset) ||
             position_make(id, start) >= atomic_load(&store->shared->checkpoint_start)) {
-            note_damage(report, name, start, walk.offset - start);
+            note_damage(verification, name, start, walk.offset - start);
         } else {
             report->skipped_count++;
             report->skipped_bytes += walk.offset - start;
@@ -300,38 +304,67 @@ static int verify_segments(struct verification *verification)
     return status;
 }
 
-static int verify_manifest(struct pykv_store *store, struct pykv_report *report)
+static int verify_manifest(const struct verification *verification)
 {
+    const struct pykv_store *store = verification->store;
     struct manifest manifest;
     int status = manifest_read(store->os, store->dir, &manifest);
     if (status == PYKV_CORRUPT || status == PYKV_MISSING) {
-        note_damage(report, MANIFEST_NAME, 0, 0);
+        note_damage(verification, MANIFEST_NAME, 0, 0);
         return PYKV_OK;
     }
     manifest_release(store->os, &manifest);
     return status;
 }
 
-int pykv_verify(struct pykv_store *store, struct pykv_report *out)
+static int verify(struct verification *verification)
 {
-    struct verification verification = { .store = store, .report = out };
+    struct pykv_store *store = verification->store;
+    struct pykv_report *out = verification->report;
     int status = store_enter(store);
     if (status != PYKV_OK)
         return status;
     memset(out, 0, sizeof *out);
     uint64_t before = shared_sequence(store->shared);
-    status = verify_manifest(store, out);
+    if (!store->log.salvage)    /* what is wrong with it was met already */
+        status = verify_manifest(verification);
     if (status == PYKV_OK)
-        status = verify_keydir(&verification);
+        status = verify_keydir(verification);
     struct shared_counters counters = shared_counters(store->shared);
-    if (status == PYKV_OK && counters.sequence == before && counters.keys != verification.live)
-        note_damage(out, KEYDIR_NAME, 0, 0);
+    if (status == PYKV_OK && counters.sequence == before && counters.keys != verification->live)
+        note_damage(verification, KEYDIR_NAME, 0, 0);
     if (status == PYKV_OK)
-        status = verify_segments(&verification);
-    if (status == PYKV_OK && out->damage_count > 0)
-        status = error_corrupt(out->damage[0].path, out->damage[0].offset, "verification found damage");
-    store->os->release(store->os, verification.lost);
-    store->os->release(store->os, verification.slots);
+        status = verify_segments(verification);
+    if (status == PYKV_OK && out->damage_count > 0) {
+        const struct pykv_damage *first = verification->place_count > 0 ? verification->places : NULL;
+        status = error_corrupt(first == NULL ? NULL : first->path, first == NULL ? 0 : first->offset, "verification found damage");
+    }
+    store->os->release(store->os, verification->lost);
+    store->os->release(store->os, verification->slots);
     store_leave(store);
     return status;
+}
+
+int pykv_verify(struct pykv_store *store, struct pykv_report *out)
+{
+    struct verification verification = { .store = store, .report = out, .places = out->damage,
+                                         .place_count = sizeof out->damage / sizeof *out->damage };
+    return verify(&verification);
+}
+
+int pykv_verify_all(struct pykv_store *store, struct pykv_report *out, struct pykv_damage *places, size_t count)
+{
+    struct verification verification = { .store = store, .report = out, .places = places, .place_count = count };
+    return verify(&verification);
+}
+
+int pykv_damage_met(struct pykv_store *store, const struct pykv_damage **out, size_t *count)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    *out = store->met;
+    *count = store->met_count;
+    store_leave(store);
+    return PYKV_OK;
 }

@@ -78,7 +78,7 @@ static int adopt_mode(struct pykv_store *store, const struct contents *contents)
         return PYKV_OK;
     if (!contents->lock)
         log_segment_name(contents->newest, name);
-    int error = os->file_open(os, store->dir, name, OS_READ, 0, &fd);
+    int error = os->file_open(os, store->dir, name, OS_READ_LINKED, 0, &fd);
     if (error == ENOENT || error == EACCES || error == EPERM)
         return PYKV_OK;             /* who may not read it will not get to make files */
     if (error == 0) {
@@ -161,6 +161,8 @@ static int check_options(const char *path, const struct pykv_options *given, str
         out->file_mode = 0600;
     if (path[0] == '\0' || strlen(path) >= sizeof((struct pykv_store *)0)->path)
         return error_set(PYKV_INVALID, 0, NULL, 0, "a path has 1 to %zu bytes", sizeof((struct pykv_store *)0)->path - 1);
+    if (out->repair == PYKV_REPAIR_ASIDE && out->flag != PYKV_FLAG_READ)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "a repair aside is for reading");
     if (out->flag < PYKV_FLAG_READ || out->flag > PYKV_FLAG_NEW || out->durability < PYKV_DURABILITY_PROCESS ||
         out->durability > PYKV_DURABILITY_COMMIT || (out->io != PYKV_IO_MMAP && out->io != PYKV_IO_PREAD))
         return error_set(PYKV_INVALID, 0, NULL, 0, "flag, durability or io has no such value");
@@ -175,11 +177,13 @@ static int check_options(const char *path, const struct pykv_options *given, str
     return PYKV_OK;
 }
 
+uint32_t store_directory_mode(uint32_t file_mode) { return file_mode | (file_mode & 0444) >> 2; }
+
 static int open_directory(struct pykv_store *store)
 {
     bool create = store->options.flag == PYKV_FLAG_CREATE || store->options.flag == PYKV_FLAG_NEW;
-    uint32_t mode = store->options.file_mode, bits = mode | (mode & 0444) >> 2;
-    int error = store->os->dir_open(store->os, store->path, create, bits, &store->dir);
+    int error = store->os->dir_open(store->os, store->path, create, store_directory_mode(store->options.file_mode),
+                                    &store->dir);
     if (error == ENOENT)
         return error_set(PYKV_MISSING, error, store->path, 0,
                          create ? "the directory above %s does not exist" : "there is no store at %s", store->path);
@@ -188,10 +192,28 @@ static int open_directory(struct pykv_store *store)
     return error == 0 ? PYKV_OK : error_os(error, store->path, 0, "open");
 }
 
+/* For who must not touch anything: only a look whether somebody has the store open. */
+static int check_unused(struct pykv_store *store)
+{
+    bool others = false;
+    int error = store->os->file_open(store->os, store->dir, LOCK_NAME, OS_READ, 0, &store->process.lock_fd);
+    if (error != 0) {
+        store->process.lock_fd = -1;
+        return error == ENOENT ? PYKV_OK : error_os(error, LOCK_NAME, 0, "open");
+    }
+    int status = process_others(&store->process, &others);
+    (void)store->os->file_close(store->os, store->process.lock_fd);
+    store->process.lock_fd = -1;
+    return status == PYKV_OK && others ? error_set(PYKV_BUSY, 0, store->path, 0, "the store %s is open: close it first", store->path)
+                                       : status;
+}
+
 /* Without permission to write the lock file a reader does without it, and shares nothing. */
 static int open_lock(struct pykv_store *store)
 {
     bool reader = store->options.flag == PYKV_FLAG_READ;
+    if (store->options.repair == PYKV_REPAIR_ASIDE)
+        return check_unused(store);
     int error = store->os->file_open(store->os, store->dir, LOCK_NAME, OS_OPEN_OR_CREATE, store->options.file_mode,
                                      &store->process.lock_fd);
     if (error == 0)
@@ -213,6 +235,7 @@ static int start_log(struct pykv_store *store)
     log->file_mode = store->options.file_mode;
     log->writable = !store->read_only;
     log->pread = store->options.io == PYKV_IO_PREAD;
+    log->salvage = store->options.repair == PYKV_REPAIR_ASIDE;
     int status = log_init(log);
     store->log_ready = status == PYKV_OK;
     return status;
@@ -387,16 +410,49 @@ void store_inherit(struct pykv_store *store)
     shared_unpin_process(shared, store->process.slot);
 }
 
+/* There is no keydir. If it is a backup: who only reads it leaves it as it is, with a keydir in memory of
+ * its own, so that it can be brought up to date later; the lock of its process slot keeps writers away
+ * meanwhile. Who writes makes it a store (recover.c). */
+static int look_for_backup(struct pykv_store *store)
+{
+    struct manifest manifest;
+    int status = manifest_read(store->os, store->dir, &manifest);
+    if (status == PYKV_MISSING || status == PYKV_CORRUPT)
+        return PYKV_OK;             /* recovery's to judge */
+    if (status != PYKV_OK)
+        return status;
+    uint32_t kind = manifest.kind;
+    manifest_release(store->os, &manifest);
+    if (kind == MANIFEST_STORE || store->process.lock_fd < 0)
+        return PYKV_OK;
+    if ((status = process_backup_lock(&store->process)) != PYKV_OK)
+        return status;              /* ours until the lock file is closed or the slot is ours */
+    if (kind == MANIFEST_BACKUP && store->read_only && (status = process_join(&store->process)) == PYKV_OK) {
+        process_backup_unlock(&store->process);
+        process_setup_unlock(&store->process);
+        store->backup_lock = store->process.lock_fd;
+        store->process.lock_fd = -1;
+        store->process.slot = 0;
+    } else {
+        process_backup_unlock(&store->process);
+    }
+    return status;
+}
+
 static int attach_or_build(struct pykv_store *store)
 {
     bool others = false;
     int status = PYKV_OK;
     if (store->process.lock_fd >= 0 && (status = process_others(&store->process, &others)) != PYKV_OK)
         return status;
-    if (store->process.lock_fd >= 0 && store->options.flag == PYKV_FLAG_NEW && !others &&
-        (status = store_remove_files(store)) != PYKV_OK)
-        return status;
-    status = attach(store);
+    if (store->process.lock_fd >= 0 && store->options.flag == PYKV_FLAG_NEW && !others) {
+        if ((status = process_backup_lock(&store->process)) != PYKV_OK)
+            return status;          /* one is being written there */
+        process_backup_unlock(&store->process);
+        if ((status = store_remove_files(store)) != PYKV_OK)
+            return status;
+    }
+    status = store->options.repair == PYKV_REPAIR_ASIDE ? PYKV_NOT_FOUND : attach(store);
     if (status == PYKV_OK && !others && store->process.lock_fd >= 0) {
         bool held = false;
         if ((status = process_holds(&store->process, store->space.fd, &held)) == PYKV_OK && held)
@@ -413,7 +469,9 @@ static int attach_or_build(struct pykv_store *store)
         status = PYKV_NOT_FOUND;    /* to repair is to build anew from what is whole */
     if (status == PYKV_NOT_FOUND) {
         drop_space(store);
-        if (others)
+        if ((status = look_for_backup(store)) != PYKV_OK)
+            return status;
+        if (others && store->backup_lock < 0)
             return error_set(PYKV_BUSY, 0, store->path, 0,
                              "the store %s is in use by processes of another machine or boot, or its keydir was removed",
                              store->path);
@@ -465,7 +523,12 @@ void store_release(struct pykv_store *store)
      * until it has a slot of its own, and until then the store is in use. */
     if (store->process.lock_fd >= 0)
         (void)store->os->file_close(store->os, store->process.lock_fd);
-    store->process.lock_fd = -1;
+    if (store->backup_lock >= 0)
+        (void)store->os->file_close(store->os, store->backup_lock);
+    store->process.lock_fd = store->backup_lock = -1;
+    store->os->release(store->os, store->met);
+    store->met = NULL;
+    store->met_count = 0;
     if (store->dir >= 0)
         (void)store->os->file_close(store->os, store->dir);
     store->dir = -1;
@@ -485,7 +548,7 @@ int pykv_open_with(const struct os *os, const char *path, const struct pykv_opti
     strcpy(store->path, path);
     store->options = checked;
     store->read_only = checked.flag == PYKV_FLAG_READ;
-    store->dir = store->space.fd = -1;
+    store->dir = store->space.fd = store->backup_lock = -1;
     store->process = (struct process){ .os = os, .lock_fd = -1 };
     pthread_mutex_init(&store->close_mutex, NULL);
     fork_watch(store);
@@ -645,7 +708,7 @@ static int check_name(void *context, const char *name)
     uint64_t number;
     size_t done = 0;
     int fd;
-    if (store_classify(name, &number) != 's' || store->os->file_open(store->os, store->dir, name, OS_READ, 0, &fd) != 0)
+    if (store_classify(name, &number) != 's' || store->os->file_open(store->os, store->dir, name, OS_READ_LINKED, 0, &fd) != 0)
         return 0;
     int error = store->os->file_read(store->os, fd, bytes, sizeof bytes, 0, &done);
     (void)store->os->file_close(store->os, fd);

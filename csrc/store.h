@@ -35,6 +35,7 @@ struct pykv_store {
     bool private;                   /* its own keydir: nothing is shared, nothing is written */
     int dir;
     struct process process;         /* lock file and slot; lock_fd -1: none */
+    int backup_lock;                /* of one who reads a backup, private as it is: the lock file; or -1 */
     struct space space;             /* the file `keydir`, or private memory */
     struct shared *shared;
     struct hash_key hash_key;
@@ -56,6 +57,8 @@ struct pykv_store {
 
     bool rewrite_tail;              /* a sync failed before: write the tail anew when recovering */
     _Atomic uint64_t recovered_records, damaged_records;
+    struct pykv_damage *met;        /* beside damaged records, by a repair aside: met_count of them, owned */
+    size_t met_count;
     uint64_t open_us;
 
     _Atomic uint32_t references;    /* the caller's handle, and scans */
@@ -178,11 +181,13 @@ int store_refused(const struct pykv_store *store);  /* PYKV_SYNC_FAILED if so */
 /* ---- maintain.c ---- */
 void maintain_start(struct pykv_store *store);  /* begins the helper threads, where there can be any */
 void maintain_stop(struct pykv_store *store);
-/* Sync, list and trim what was sealed. The caller of both holds the maintain lock. */
+/* Sync, list and trim what was sealed. The caller of these three holds the maintain lock. */
 void maintain_sealed(struct pykv_store *store);
 /* Give back what was reserved behind the seals of segments that are durable: also how a recovery without
  * a manifest knows that they were. */
 void maintain_trim(struct pykv_store *store);
+/* As maintain_sealed(), and what others have synced but not listed. */
+void maintain_list(struct pykv_store *store);
 void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helper if due */
 void maintain_ahead(struct pykv_store *store);  /* after a write of the keeper's own */
 void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper sweep, if due */
@@ -198,6 +203,8 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store));
 int compact_settle(struct pykv_store *store);
 /* Remove segments that nobody needs any more. */
 int compact_free(struct pykv_store *store);
+/* Whether what was live has left the segment, so that only older instants need it. */
+bool compact_retired(const struct segment_entry *entry);
 /* Its part of the figures; without the lock. */
 void compact_stats(struct pykv_store *store, struct pykv_stats *out);
 
@@ -262,6 +269,7 @@ void store_release(struct pykv_store *store);       /* all but the handle; what 
 void store_drop(struct pykv_store *store);          /* a reference; the last one frees the handle */
 int store_write_manifest(struct pykv_store *store);
 int store_remove_files(struct pykv_store *store);   /* all that are pykv's, but the lock */
+uint32_t store_directory_mode(uint32_t file_mode);  /* the same, and x where there is r */
 /* What a name in the directory is: 'm' manifest, 's' segment, 'c' checkpoint (with its number), 'o'
  * another file of pykv's, 0 not ours. */
 char store_classify(const char *name, uint64_t *number);

@@ -21,6 +21,7 @@ except ImportError as error:
         " threads or processes, any number of which share a store"
     ) from error
 
+from pykv._backup import Backup, Repair, repair, restore
 from pykv._batch import Batch
 from pykv._open import open
 from pykv._snapshot import Snapshot
@@ -55,6 +56,7 @@ __version__: str = _ffi.string(_lib.pykv_version_string()).decode()
 
 __all__ = [
     "AccessError",
+    "Backup",
     "Batch",
     "BufferSizeError",
     "BusyError",
@@ -72,6 +74,7 @@ __all__ = [
     "NotBytesError",
     "OutOfMemoryError",
     "ReadOnlyError",
+    "Repair",
     "Report",
     "Snapshot",
     "SnapshotLostError",
@@ -83,4 +86,6 @@ __all__ = [
     "Transaction",
     "ValueSizeError",
     "open",
+    "repair",
+    "restore",
 ]

@@ -1,11 +1,13 @@
 """
-_cli.py -- the command line: get, put, delete, scan, stats, compact, verify, bench. The commands
-load and dump are in _cli_rows.py, exit codes and progress bars in _cli_common.py.
+_cli.py -- the command line: get, put, delete, scan, stats, compact, verify, backup, restore,
+repair, bench. The commands load and dump are in _cli_rows.py, exit codes and progress bars in
+_cli_common.py.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -221,8 +223,6 @@ def verify(store: str, repair: bool, as_json: bool) -> None:
         click.echo(f"{', '.join(read)}, {report.bytes:,} bytes")
         for place in report.damage:
             click.echo(f"damaged: {place.path}, {place.size:,} bytes at offset {place.offset}")
-        if report.damage_count > len(report.damage):
-            click.echo(f"and {report.damage_count - len(report.damage):,} more")
         if left_out:
             click.echo(f"left out by --repair: {counted(left_out, 'damaged place')}")
         if report.skipped_count:
@@ -232,6 +232,76 @@ def verify(store: str, repair: bool, as_json: bool) -> None:
             click.echo("every key is whole" if report.skipped_count else "all is whole")
     if not report.ok:
         raise Failure(counted(report.damage_count, "damaged place"))
+
+
+def shares(total: int, advance: Callable[[int], None]) -> Callable[[int, int], None]:
+    """Return a progress function for a bar of *total*, whatever amounts it is told."""
+    shown = 0
+
+    def tell(done: int, of: int) -> None:
+        nonlocal shown
+        share = total * done // of if of else total
+        advance(share - shown)
+        shown = share
+
+    return tell
+
+
+@cli.command()
+@STORE
+@click.argument("dest", type=click.Path())
+@click.option("--copy", is_flag=True, help="Copy files that could get a second name instead.")
+@JSON
+def backup(store: str, dest: str, copy: bool, as_json: bool) -> None:
+    """
+    Copy this instant of STORE to DEST, beside whoever uses it.
+
+    DEST is a new directory, or an older backup of STORE: then only what is new moves.
+    """
+    with pykv.open(store, "w") as db, progress("backup", 1000) as advance:
+        done = db.backup(dest, link=not copy, progress=shares(1000, advance))
+    if as_json:
+        write_json(asdict(done))
+    else:
+        sizes = {"copied": done.copied, "linked": done.linked, "kept": done.kept}
+        told = ", ".join(f"{human_size(size)} {what}" for what, size in sizes.items() if size)
+        click.echo(f"{counted(done.keys, 'key')}{': ' if told else ''}{told}")
+
+
+@cli.command()
+@click.argument("src", type=click.Path())
+@click.argument("dest", type=click.Path())
+@JSON
+def restore(src: str, dest: str, as_json: bool) -> None:
+    """Make a store of the backup SRC in the new directory DEST, and read all of it there."""
+    with progress("restore", 1000) as advance:
+        report = pykv.restore(src, dest, progress=shares(1000, advance))
+    if as_json:
+        write_json(asdict(report))
+    else:
+        read = counted(report.segments, "segment"), counted(report.records, "record")
+        click.echo(f"{', '.join(read)}, {report.bytes:,} bytes, all is whole")
+
+
+@cli.command()
+@click.argument("src", type=click.Path())
+@click.argument("dest", type=click.Path())
+@JSON
+def repair(src: str, dest: str, as_json: bool) -> None:
+    """
+    Write what is whole of the damaged store SRC to the new store DEST, and tell what is not.
+
+    SRC is left as it is. The exit code is 0 also where something was damaged.
+    """
+    with progress("repair", 1000) as advance:
+        result = pykv.repair(src, dest, progress=shares(1000, advance))
+    if as_json:
+        write_json({"ok": result.ok, **asdict(result)})
+        return
+    for place in result.damage:
+        click.echo(f"damaged: {place.path}, {place.size:,} bytes at offset {place.offset}")
+    saved = f"{counted(result.keys, 'key')} written to {dest}"
+    click.echo(saved if result.damage else f"all is whole; {saved}")
 
 
 @cli.command()

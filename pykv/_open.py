@@ -146,6 +146,19 @@ def open(
     return Store(opened[0], shown, (_open_again, place))
 
 
+def open_aside(path: str | bytes | os.PathLike[str] | os.PathLike[bytes]) -> Store:
+    """Open what is whole of a damaged store for reading, in memory: the directory is left alone."""
+    options = ffi.new("struct pykv_options *")
+    options.flag = lib.PYKV_FLAG_READ
+    options.repair = lib.PYKV_REPAIR_ASIDE
+    opened = ffi.new("struct pykv_store **")
+    status = lib.pykv_open(os.fsencode(path), options, opened)
+    if status < 0:
+        raise failure(status)
+    shown = os.fsdecode(path)
+    return Store(opened[0], shown, (open_aside, (shown,)))
+
+
 def _open_again(path: str, flag: Flag, options: Options) -> Store:
     """Open what another process had open: neither anew nor empty."""
     return open(path, flag, **options)

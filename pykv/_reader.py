@@ -497,13 +497,18 @@ class StoreReader(Reader):
         >>> db.verify().ok
         True
 
-        Cost: reads the whole log. Source: `pykv_verify` in csrc/pykv.h.
+        Cost: reads the whole log. Source: `pykv_verify_all` in csrc/pykv.h.
         """
         report = ffi.new("struct pykv_report *")
-        status = lib.pykv_verify(self._handle, report)
-        if status not in (OK, lib.PYKV_CORRUPT):
-            raise failure(status)
-        return Report._from_c(report)
+        count = 1024
+        while True:  # once more, if there is more than we have room for
+            places = ffi.new("struct pykv_damage[]", count)
+            status = lib.pykv_verify_all(self._handle, report, places, count)
+            if status not in (OK, lib.PYKV_CORRUPT):
+                raise failure(status)
+            if report.damage_count <= count:
+                return Report._from_c(report, places, count)
+            count = 2 * report.damage_count
 
     @property
     def path(self) -> str:

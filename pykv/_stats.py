@@ -99,6 +99,16 @@ class Damage:
     size: int
 
 
+def damage_of(places: Any, count: int) -> tuple[Damage, ...]:
+    """Return what an array of `struct pykv_damage` tells."""
+    return tuple(
+        Damage(
+            ffi.string(places[i].path).decode("utf-8", "replace"), places[i].offset, places[i].size
+        )
+        for i in range(count)
+    )
+
+
 @dataclass(frozen=True)
 class Report:
     """
@@ -109,7 +119,7 @@ class Report:
         records: Records that verified.
         bytes: Bytes that were read and verified.
         damage_count: Damaged places in all. Of a batch only what cannot be read counts.
-        damage: The first 64 of them.
+        damage: All of them.
         skipped_count: Damaged places of the log that do not matter: no key leads there, and no
             recovery, because a checkpoint is newer. What a repair left out is among them.
         skipped_bytes: Bytes of these.
@@ -129,12 +139,8 @@ class Report:
         return self.damage_count == 0
 
     @classmethod
-    def _from_c(cls, report: Any) -> Report:
-        listed = min(report.damage_count, len(report.damage))
-        damage = tuple(
-            Damage(ffi.string(place.path).decode("utf-8", "replace"), place.offset, place.size)
-            for place in report.damage[0:listed]
-        )
+    def _from_c(cls, report: Any, places: Any, count: int) -> Report:
+        damage = damage_of(places, min(report.damage_count, count))
         return cls(
             report.segments,
             report.records,

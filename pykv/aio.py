@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar, Unpack, overload
 
 import pykv
+from pykv._backup import Backup
 from pykv._batch import Batch
 from pykv._buffers import Buffer, Pairs, pairs_of
 from pykv._open import Flag, Options
@@ -348,6 +349,10 @@ class AsyncStore(_AsyncReader):
     async def compact(self) -> None:
         """As `Store.compact`."""
         await self._call(self._target.compact)
+
+    async def backup(self, dest: str | os.PathLike[str], *, link: bool = True) -> Backup:
+        """As `Store.backup`."""
+        return await self._call(self._target.backup, dest, link=link)
 
     async def pause_compaction(self) -> None:
         """As `Store.pause_compaction`."""

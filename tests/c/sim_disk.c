@@ -183,8 +183,8 @@ void trace_release(struct trace *trace)
 
 const char *effect_kind_name(enum effect_kind kind)
 {
-    static const char *const names[] = { "write", "store", "shared", "size", "create", "rename",
-                                         "remove", "sync", "failed sync", "dir sync" };
+    static const char *const names[] = { "write", "store", "shared", "size", "create", "link",
+                                         "rename", "remove", "sync", "failed sync", "dir sync" };
     return names[kind];
 }
 
@@ -527,6 +527,16 @@ void disk_apply(struct disk *disk, const struct effect *effect)
         break;
     case EFFECT_CREATE:
         file = add_file(disk, effect->inode, (uint32_t)effect->offset);
+        apply_name(disk, effect->name, file, NO_ITEM);
+        break;
+    case EFFECT_LINK:
+        file = add_file(disk, effect->inode, (uint32_t)effect->offset);
+        set_capacity(&disk->files[file], effect->size);
+        if (effect->size > 0) {
+            memcpy(disk->files[file].durable, effect->bytes, effect->size);
+            memcpy(disk->files[file].current, effect->bytes, effect->size);
+        }
+        disk->files[file].durable_size = disk->files[file].current_size = effect->size;
         apply_name(disk, effect->name, file, NO_ITEM);
         break;
     case EFFECT_RENAME:

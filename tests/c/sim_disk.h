@@ -65,6 +65,7 @@ enum effect_kind {
     EFFECT_SHARED,          /* bytes at offset, through a mapping, found out by comparing */
     EFFECT_SIZE,            /* `size` is the file's new size */
     EFFECT_CREATE,          /* name -> inode; offset: the file's mode */
+    EFFECT_LINK,            /* the same, of a file from elsewhere: its bytes are on the disk already */
     EFFECT_RENAME,          /* name is now `to` */
     EFFECT_REMOVE,          /* name is gone */
     EFFECT_FILE_SYNC,

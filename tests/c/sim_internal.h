@@ -24,7 +24,9 @@ struct area {
 struct sim_file {
     uint64_t inode, size;
     uint32_t mode;
-    bool special;
+    bool special, traced;   /* traced: it is in the directory that is recorded, or was */
+    bool dirty;             /* written to since its last sync, or stored to with notice */
+    unsigned links;         /* names */
     struct area *area;
     unsigned writable_maps;
     uint8_t *shadow;        /* while recording: what the trace says the bytes are */
@@ -87,7 +89,7 @@ struct sim_dir *sim_dir_of(struct sim *sim, int dir);           /* of an open de
 struct sim_fd *sim_fd_of(struct sim *sim, int fd);
 size_t sim_dir_find(struct sim *sim, const char *path, bool create);   /* SIZE_MAX: none */
 struct sim_entry *sim_entry_of(struct sim_dir *dir, const char *name); /* NULL: none */
-void sim_entry_add(struct sim_dir *dir, const char *name, struct sim_file *file);
+void sim_entry_add(struct sim *sim, struct sim_dir *dir, const char *name, struct sim_file *file);
 void sim_entry_remove(struct sim_dir *dir, struct sim_entry *entry);
 /* Count the call; the errno it shall fail with, or 0. */
 int sim_enter(const struct os *os, enum sim_call call);
@@ -99,6 +101,8 @@ extern const struct os sim_table;
 /* ---- sim_record.c: nothing happens while no trace is recorded ---- */
 
 void sim_note(struct sim *sim, struct effect effect);
+void sim_note_file(struct sim *sim, const struct sim_file *file, struct effect effect);
+void sim_note_name(struct sim *sim, int dir, struct effect effect);     /* in that directory */
 void sim_note_bytes(struct sim *sim, enum effect_kind kind, struct sim_file *file, uint64_t offset,
                     uint64_t size);
 void sim_note_others(struct sim *sim, const struct sim_file *but);  /* changes of all other files */

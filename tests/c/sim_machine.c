@@ -153,17 +153,20 @@ struct sim_entry *sim_entry_of(struct sim_dir *dir, const char *name)
     return NULL;
 }
 
-void sim_entry_add(struct sim_dir *dir, const char *name, struct sim_file *file)
+void sim_entry_add(struct sim *sim, struct sim_dir *dir, const char *name, struct sim_file *file)
 {
     dir->entries = sim_grow_array(dir->entries, dir->count, &dir->capacity, sizeof *dir->entries);
     struct sim_entry *entry = &dir->entries[dir->count++];
     snprintf(entry->name, sizeof entry->name, "%s", name);
     entry->file = file;
+    file->links++;
+    file->traced |= sim->trace != NULL && dir == &sim->dirs[sim->trace_dir];
 }
 
 void sim_entry_remove(struct sim_dir *dir, struct sim_entry *entry)
 {
     size_t i = (size_t)(entry - dir->entries);
+    entry->file->links--;
     memmove(entry, entry + 1, (dir->count - i - 1) * sizeof *entry);
     dir->count--;
 }
@@ -205,6 +208,7 @@ static const int fitting_errnos[SIM_CALL_COUNT][3] = {
     [SIM_FILE_RESERVE] = { ENOSPC, EIO, EFBIG }, [SIM_FILE_TRUNCATE] = { EIO, ENOSPC, EIO },
     [SIM_FILE_SYNC] = { EIO, ENOSPC, EDQUOT },   [SIM_FILE_RENAME] = { EIO, ENOSPC, EIO },
     [SIM_FILE_REMOVE] = { EIO, EIO, ENOMEM },    [SIM_MAP] = { ENOMEM, EIO, ENOMEM },
+    [SIM_FILE_LINK] = { EMLINK, EPERM, EXDEV },  [SIM_FILE_COPY] = { ENOSPC, EIO, EDQUOT },
     [SIM_PROTECT] = { ENOMEM, EIO, ENOMEM },     [SIM_LOCK] = { ENOLCK, EIO, EINTR },
     [SIM_UNLOCK] = { EIO, ENOLCK, EIO },         [SIM_LOCK_HELD] = { EIO, ENOLCK, EIO },
     [SIM_RANDOM] = { EIO, ENOSYS, EIO },         [SIM_BOOT_ID] = { ENOENT, EIO, EMFILE },
@@ -217,6 +221,7 @@ const char *sim_call_name(enum sim_call call)
     static const char *const names[SIM_CALL_COUNT] = {
         "dir_open", "dir_list", "dir_sync", "file_open", "file_close", "file_stat", "file_read",
         "file_write", "file_reserve", "file_truncate", "file_sync", "file_rename", "file_remove",
+        "file_link", "file_copy",
         "map", "protect", "lock", "unlock", "lock_held", "random", "boot_id", "alloc", "grow",
         "thread_start",
     };
@@ -332,7 +337,7 @@ void sim_make_special(struct sim *sim, const char *path, const char *name)
 {
     struct sim_file *file = sim_file_new(sim, sim->next_inode, 0600);
     file->special = true;
-    sim_entry_add(&sim->dirs[sim_dir_find(sim, path, true)], name, file);
+    sim_entry_add(sim, &sim->dirs[sim_dir_find(sim, path, true)], name, file);
 }
 
 void sim_save(const struct sim *sim, const char *path, struct image *out)
@@ -366,7 +371,7 @@ void sim_load(struct sim *sim, const char *path, const struct image *image)
         sim_set_size(sim, file, from->size);
         if (from->size > 0)
             memcpy(file->area->memory, from->bytes, from->size);
-        sim_entry_add(dir, from->name, file);
+        sim_entry_add(sim, dir, from->name, file);
     }
 }
 

@@ -67,7 +67,7 @@ static int os_dir_sync(const struct os *os, int dir)
     int error = sim_enter(os, SIM_DIR_SYNC);
     sim_dir_of(sim, dir);
     if (error == 0 && sim->lie != LIE_DIR_SYNC)
-        sim_note(sim, (struct effect){ .kind = EFFECT_DIR_SYNC });
+        sim_note_name(sim, dir, (struct effect){ .kind = EFFECT_DIR_SYNC });
     return error;
 }
 
@@ -86,18 +86,19 @@ static int os_file_open(const struct os *os, int dir, const char *name, enum os_
         return EEXIST;
     if (entry == NULL && how != OS_CREATE && how != OS_OPEN_OR_CREATE)
         return ENOENT;
-    if (entry != NULL && entry->file->special)
+    if (entry != NULL && (entry->file->special || (entry->file->links > 1 && how != OS_READ_LINKED)))
         return EINVAL;
-    if (sim->read_only && how != OS_READ)
+    bool reads = how == OS_READ || how == OS_READ_LINKED;
+    if (sim->read_only && !reads)
         return EROFS;
     struct sim_file *file = entry != NULL ? entry->file : NULL;
     if (file == NULL) {
         sim_compare(sim);
         file = sim_file_new(sim, sim->next_inode, mode);
-        sim_entry_add(in, name, file);
+        sim_entry_add(sim, in, name, file);
         struct effect effect = { .kind = EFFECT_CREATE, .inode = file->inode, .offset = mode };
         snprintf(effect.name, sizeof effect.name, "%s", name);
-        sim_note(sim, effect);
+        sim_note_name(sim, dir, effect);
     }
     size_t i = 0;
     while (i < sim->fd_count && sim->fds[i].used)
@@ -106,7 +107,7 @@ static int os_file_open(const struct os *os, int dir, const char *name, enum os_
         sim->fds = sim_grow_array(sim->fds, i, &sim->fd_capacity, sizeof *sim->fds);
         sim->fd_count++;
     }
-    sim->fds[i] = (struct sim_fd){ .used = true, .writable = how != OS_READ, .file = file };
+    sim->fds[i] = (struct sim_fd){ .used = true, .writable = !reads, .file = file };
     *fd = FD_BASE + (int)i;
     return 0;
 }
@@ -220,6 +221,7 @@ static int os_file_write(const struct os *os, int fd, const void *bytes, size_t 
     if (grows)
         sim_set_size(sim, file, offset + size);
     memcpy(file->area->memory + offset, bytes, size);
+    file->dirty = true;
     sim_note_bytes(sim, EFFECT_WRITE, file, offset, size);
     if (grows)
         sim_note_size(sim, file);
@@ -273,8 +275,10 @@ static int os_file_sync(const struct os *os, int fd)
     int error = sim_enter(os, SIM_FILE_SYNC);
     if (error == 0 && sim->lie == LIE_FILE_SYNC)
         return 0;
-    sim_note(sim, (struct effect){ .inode = file->inode,
-                                 .kind = error == 0 ? EFFECT_FILE_SYNC : EFFECT_FILE_SYNC_FAILED });
+    if (error == 0)
+        file->dirty = false;
+    sim_note_file(sim, file, (struct effect){ .inode = file->inode,
+                                              .kind = error == 0 ? EFFECT_FILE_SYNC : EFFECT_FILE_SYNC_FAILED });
     return sim->lie == LIE_SYNC_ERROR ? 0 : error;
 }
 
@@ -294,15 +298,18 @@ static int os_file_rename(const struct os *os, int dir, const char *from, const 
     struct sim_file *file = old->file;
     if (target != NULL && target->file == file)
         return 0;
-    if (target != NULL)
+    if (target != NULL) {
+        target->file->links--;
         target->file = file;
-    else
-        sim_entry_add(in, to, file);
+        file->links++;
+    } else {
+        sim_entry_add(sim, in, to, file);
+    }
     sim_entry_remove(in, sim_entry_of(in, from));
     struct effect effect = { .kind = EFFECT_RENAME, .inode = file->inode };
     snprintf(effect.name, sizeof effect.name, "%s", from);
     snprintf(effect.to, sizeof effect.to, "%s", to);
-    sim_note(sim, effect);
+    sim_note_name(sim, dir, effect);
     return 0;
 }
 
@@ -322,8 +329,63 @@ static int os_file_remove(const struct os *os, int dir, const char *name)
     struct effect effect = { .kind = EFFECT_REMOVE, .inode = entry->file->inode };
     snprintf(effect.name, sizeof effect.name, "%s", name);
     sim_entry_remove(in, entry);
-    sim_note(sim, effect);
+    sim_note_name(sim, dir, effect);
     return 0;
+}
+
+static int os_file_link(const struct os *os, int dir, const char *name, int to_dir, const char *to_name)
+{
+    struct sim *sim = os->context;
+    sim_compare(sim);
+    int error = sim_enter(os, SIM_FILE_LINK);
+    if (error != 0)
+        return error;
+    if (sim->read_only)
+        return EROFS;
+    struct sim_entry *entry = sim_entry_of(sim_dir_of(sim, dir), name);
+    if (entry == NULL)
+        return ENOENT;
+    struct sim_file *file = entry->file;
+    if (sim_entry_of(sim_dir_of(sim, to_dir), to_name) != NULL)
+        return EEXIST;
+    if (file->dirty)
+        sim_misuse("another name for %s, which is not synced", name);
+    sim_entry_add(sim, sim_dir_of(sim, to_dir), to_name, file);
+    struct effect effect = { .kind = EFFECT_LINK, .inode = file->inode, .offset = file->mode, .size = file->size,
+                             .bytes = file->area->memory };
+    snprintf(effect.name, sizeof effect.name, "%s", to_name);
+    sim_note_name(sim, to_dir, effect);
+    return 0;
+}
+
+/* One that fails may be half done. */
+static int os_file_copy(const struct os *os, int from, int to, uint64_t offset, uint64_t size)
+{
+    struct sim *sim = os->context;
+    const struct sim_file *source = sim_fd_of(sim, from)->file;
+    struct sim_file *file = file_to_write(sim, to);
+    sim_compare(sim);
+    int error = sim_enter(os, SIM_FILE_COPY);
+    if (error != 0) {
+        if (sim->fault.variant % 2 == 0)
+            return error;
+        size /= 2;
+    }
+    if (offset > source->size || size > source->size - offset)
+        return EIO;
+    if (!sim_has_room(sim, file, offset + size))
+        return ENOSPC;
+    if (size == 0)
+        return error;
+    bool grows = offset + size > file->size;
+    if (grows)
+        sim_set_size(sim, file, offset + size);
+    memcpy(file->area->memory + offset, source->area->memory + offset, size);
+    file->dirty = true;
+    sim_note_bytes(sim, EFFECT_WRITE, file, offset, size);
+    if (grows)
+        sim_note_size(sim, file);
+    return error;
 }
 
 /* ---- Mappings ---- */
@@ -414,7 +476,7 @@ static void os_stored(const struct os *os, int fd, uint64_t offset, const void *
         sim_misuse("stored beyond the end of the file");
     if (memcmp(file->area->memory + offset, bytes, size) != 0)
         sim_misuse("stored does not name the bytes that the file now holds");
-    file->noticed = true;
+    file->noticed = file->dirty = true;
     sim_note_others(sim, file);     /* what was stored elsewhere came first */
     sim_note_bytes(sim, EFFECT_STORE, file, offset, size);
     sim_compare(sim);
@@ -592,6 +654,7 @@ const struct os sim_table = {
     .file_read = os_file_read, .file_write = os_file_write, .file_reserve = os_file_reserve,
     .file_truncate = os_file_truncate, .file_sync = os_file_sync,
     .file_rename = os_file_rename, .file_remove = os_file_remove,
+    .file_link = os_file_link, .file_copy = os_file_copy,
     .map = os_map, .unmap = os_unmap, .protect = os_protect, .advise = os_advise,
     .stored = os_stored,
     .lock = os_lock, .unlock = os_unlock, .lock_held = os_lock_held,

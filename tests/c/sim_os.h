@@ -18,6 +18,7 @@ enum sim_call {
     SIM_DIR_OPEN, SIM_DIR_LIST, SIM_DIR_SYNC,
     SIM_FILE_OPEN, SIM_FILE_CLOSE, SIM_FILE_STAT, SIM_FILE_READ, SIM_FILE_WRITE,
     SIM_FILE_RESERVE, SIM_FILE_TRUNCATE, SIM_FILE_SYNC, SIM_FILE_RENAME, SIM_FILE_REMOVE,
+    SIM_FILE_LINK, SIM_FILE_COPY,
     SIM_MAP, SIM_PROTECT, SIM_LOCK, SIM_UNLOCK, SIM_LOCK_HELD, SIM_RANDOM, SIM_BOOT_ID,
     SIM_ALLOC, SIM_GROW, SIM_THREAD_START,
     SIM_CALL_COUNT,         /* the calls up to here can fail */
@@ -67,8 +68,8 @@ struct sim_usage sim_usage(const struct sim *sim);
 
 /* ---- Recording ---- */
 
-/* Record what happens to the files of directory `path` from now on; trace NULL: stop. Changes in
- * mapped memory that no `stored` told of are found by comparing at each call that leaves a trace. */
+/* Record what happens to the files of directory `path` from now on; trace NULL: stop. A file that
+ * gets a name there later is on the disk already. Changes in mapped memory that no `stored` told of are found by comparing at each call that leaves a trace. */
 void sim_record(struct sim *sim, const char *path, struct trace *trace);
 /* Note changes of mapped memory now. */
 void sim_compare(struct sim *sim);

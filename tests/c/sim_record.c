@@ -18,6 +18,18 @@ void sim_note(struct sim *sim, struct effect effect)
         trace_add(sim->trace, &effect);
 }
 
+void sim_note_file(struct sim *sim, const struct sim_file *file, struct effect effect)
+{
+    if (file->traced)
+        sim_note(sim, effect);
+}
+
+void sim_note_name(struct sim *sim, int dir, struct effect effect)
+{
+    if (sim->trace != NULL && sim_dir_of(sim, dir) == &sim->dirs[sim->trace_dir])
+        sim_note(sim, effect);
+}
+
 void sim_note_bytes(struct sim *sim, enum effect_kind kind, struct sim_file *file,
                          uint64_t offset, uint64_t size)
 {
@@ -31,8 +43,8 @@ void sim_note_bytes(struct sim *sim, enum effect_kind kind, struct sim_file *fil
         file->shadow_size = offset + size;
     }
     memcpy(file->shadow + offset, file->area->memory + offset, size);
-    sim_note(sim, (struct effect){ .kind = kind, .inode = file->inode, .offset = offset,
-                                 .size = size, .bytes = file->area->memory + offset });
+    sim_note_file(sim, file, (struct effect){ .kind = kind, .inode = file->inode, .offset = offset,
+                                              .size = size, .bytes = file->area->memory + offset });
 }
 
 /* Record the runs of 8-byte words in which the file and its shadow differ. */
@@ -57,7 +69,7 @@ static void compare_file(struct sim *sim, struct sim_file *file)
             }
             if (memcmp(now + at, old, size) == 0)
                 continue;
-            if (file->noticed)
+            if (file->noticed && file->traced)
                 sim->trace->unannounced += size;
             sim_note_bytes(sim, EFFECT_SHARED, file, at, size);
         }
@@ -87,13 +99,16 @@ void sim_record(struct sim *sim, const char *path, struct trace *trace)
     sim->trace_dir = sim_dir_find(sim, path, true);
     for (size_t i = 0; i < sim->file_count; i++) {
         struct sim_file *file = sim->files[i];
-        file->noticed = false;
+        file->noticed = file->traced = false;
         file->shadow = realloc(file->shadow, file->size > 0 ? file->size : 1);
         if (file->shadow == NULL)
             sim_misuse("out of memory");
         memcpy(file->shadow, file->area->memory, file->size);
         file->shadow_size = file->size;
     }
+    const struct sim_dir *dir = &sim->dirs[sim->trace_dir];
+    for (size_t i = 0; i < dir->count; i++)
+        dir->entries[i].file->traced = true;
 }
 
 /* The size changed: note it, and forget the shadow's bytes beyond. */
@@ -101,7 +116,7 @@ void sim_note_size(struct sim *sim, struct sim_file *file)
 {
     if (file->shadow_size > file->size)
         file->shadow_size = file->size;
-    sim_note(sim, (struct effect){ .kind = EFFECT_SIZE, .inode = file->inode, .size = file->size });
+    sim_note_file(sim, file, (struct effect){ .kind = EFFECT_SIZE, .inode = file->inode, .size = file->size });
 }
 
 /* ---- Recording each store ----

@@ -331,6 +331,60 @@ static void file_rename_replaces_and_remove_removes(void)
 
 /* ---- Mappings ---- */
 
+static void file_link_gives_a_second_name_for_reading(void)
+{
+    int dir = open_dir(test_dir()), other = open_dir(test_dir()), fd = create(dir, "f"), found = -1;
+    char byte;
+    size_t done;
+    CHECK_EQUAL(os->file_write(os, fd, "x", 1, 0), 0);
+    close(fd);
+    CHECK_EQUAL(os->file_link(os, dir, "f", other, "g"), 0);
+    CHECK_EQUAL(os->file_link(os, dir, "f", other, "g"), EEXIST);
+    CHECK_EQUAL(os->file_link(os, dir, "absent", other, "h"), ENOENT);
+    refuse_each_way(dir, "f");
+    refuse_each_way(other, "g");
+    CHECK_EQUAL(os->file_open(os, other, "g", OS_READ_LINKED, 0, &found), 0);
+    CHECK_EQUAL(os->file_read(os, found, &byte, 1, 0, &done), 0);
+    CHECK(done == 1 && byte == 'x');
+    CHECK_EQUAL(os->file_write(os, found, "y", 1, 0), EBADF);
+    close(found);
+    CHECK_EQUAL(os->file_remove(os, dir, "f"), 0);
+    CHECK_EQUAL(os->file_open(os, other, "g", OS_READ_WRITE, 0, &found), 0);
+    close(found), close(dir), close(other);
+}
+
+static void file_copy_copies_to_the_same_place(void)
+{
+    enum { SIZE = 3 * 1024 * 1024 + 17 };
+    int dir = open_dir(test_dir()), from = create(dir, "f"), to = create(dir, "g");
+    uint8_t *bytes = malloc(SIZE), *got = malloc(SIZE);
+    uint64_t random = 1;
+    size_t done;
+    for (size_t i = 0; i < SIZE; i++)
+        bytes[i] = (uint8_t)test_random(&random);
+    CHECK_EQUAL(os->file_write(os, from, bytes, SIZE, 0), 0);
+    CHECK_EQUAL(os->file_copy(os, from, to, 0, 100), 0);
+    CHECK_EQUAL(os->file_copy(os, from, to, 100, SIZE - 100), 0);
+    CHECK_EQUAL(os->file_copy(os, from, to, 5, 0), 0);
+    CHECK_EQUAL(size_of(to), SIZE);
+    CHECK_EQUAL(os->file_read(os, to, got, SIZE, 0, &done), 0);
+    CHECK_BYTES(got, bytes, SIZE);
+    CHECK_EQUAL(os->file_copy(os, from, to, SIZE - 5, 6), EIO);
+    CHECK_EQUAL(os->file_copy(os, from, to, SIZE + 5, 1), EIO);
+    /* To another file system, which the system may refuse to do by itself. */
+    if (access("/dev/shm", W_OK) == 0) {
+        char path[] = "/dev/shm/pykv-copy-XXXXXX";
+        int far = mkstemp(path);
+        CHECK(far >= 0 && unlink(path) == 0);
+        CHECK_EQUAL(os->file_copy(os, from, far, 0, SIZE), 0);
+        CHECK_EQUAL(os->file_read(os, far, got, SIZE, 0, &done), 0);
+        CHECK_BYTES(got, bytes, SIZE);
+        close(far);
+    }
+    free(bytes), free(got);
+    close(from), close(to), close(dir);
+}
+
 static void map_shares_a_file_and_may_reach_beyond_it(void)
 {
     int dir = open_dir(test_dir()), fd = create(dir, "f"), again = -1;
@@ -672,6 +726,7 @@ TEST_MAIN(CASE(dir_open_creates_one_level_with_the_mode),
           CASE(file_stat_tells_size_blocks_and_identity), CASE(file_read_is_short_only_at_the_end),
           CASE(file_reserve_gives_blocks_and_keeps_data), CASE(file_reserve_works_on_tmpfs),
           CASE(file_rename_replaces_and_remove_removes),
+          CASE(file_link_gives_a_second_name_for_reading), CASE(file_copy_copies_to_the_same_place),
           CASE(map_shares_a_file_and_may_reach_beyond_it),
           CASE(map_without_a_file_is_zeroed_memory), CASE(protect_makes_read_only),
           CASE(locks_exclude_between_two_openings), CASE(locks_go_when_their_holder_is_killed),

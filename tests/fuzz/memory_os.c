@@ -62,7 +62,7 @@ static int file_open(const struct os *os, int dir, const char *name, enum os_ope
     int i = find(name);
     if (i < FILE_COUNT && how == OS_CREATE)
         return EEXIST;
-    if (i == FILE_COUNT && (how == OS_READ || how == OS_READ_WRITE))
+    if (i == FILE_COUNT && (how == OS_READ || how == OS_READ_LINKED || how == OS_READ_WRITE))
         return ENOENT;
     *fd = i < FILE_COUNT ? i : add(name);
     return 0;
