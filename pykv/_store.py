@@ -574,7 +574,8 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
         >>> db[b"k"] = b"v"
         >>> db.backup("copy.kv").keys
         1
-        >>> pykv.open("copy.kv", "r")[b"k"]
+        >>> with pykv.open("copy.kv", "r") as copy:
+        ...     copy[b"k"]
         b'v'
 
         Cost: one sync, and what it copies; it holds the instant as a snapshot does. Source:
