@@ -121,7 +121,8 @@ def restore(src: StrPath, dest: StrPath, *, progress: Progress | None = None) ->
     1
     >>> pykv.restore("users.backup", "restored.kv").ok
     True
-    >>> pykv.open("restored.kv")[b"1"]
+    >>> with pykv.open("restored.kv") as restored:
+    ...     restored[b"1"]
     b'Ada'
 
     Source: `pykv_backup_open` in csrc/pykv.h.

@@ -38,6 +38,8 @@ class _Lib:
     PYKV_BUSY: int
     PYKV_NOT_A_NUMBER: int
     PYKV_DENIED: int
+    PYKV_REPAIR_NOT: int
+    PYKV_REPAIR_IN_PLACE: int
     PYKV_REPAIR_ASIDE: int
     PYKV_BACKUP_COPY: int
     PYKV_BACKUP_RESTORE: int
@@ -260,6 +262,7 @@ class _Lib:
     def pykv_compaction_pause(self, store: _Pointer, on: int, /) -> int: ...
     def pykv_stats(self, store: _Pointer, out: _Pointer, /) -> int: ...
     def pykv_count(self, store: _Pointer, out: _Pointer, /) -> int: ...
+    def pykv_verify(self, store: _Pointer, out: _Pointer, /) -> int: ...
     def pykv_verify_all(
         self, store: _Pointer, out: _Pointer, places: _Pointer, count: int, /
     ) -> int: ...
