@@ -21,7 +21,8 @@ static bool ahead_due(const struct pykv_store *store)
     uint64_t reserved = atomic_load_explicit(&shared->reserved, memory_order_relaxed);
     uint64_t ahead = position_offset(tail) / 16;     /* half of what log_extend_ahead() aims at, or less */
     ahead = ahead < AHEAD_MIN ? AHEAD_MIN : ahead > (UINT64_C(2) << 20) ? (UINT64_C(2) << 20) : ahead;
-    uint64_t capacity = shared->segments[position_segment(tail) % SEGMENT_SLOT_COUNT].capacity;
+    const struct segment_entry *active = &shared->segments[position_segment(tail) % SEGMENT_SLOT_COUNT];
+    uint64_t capacity = atomic_load_explicit(&active->capacity, memory_order_relaxed);
     return position_segment(tail) == position_segment(reserved) && position_offset(reserved) < capacity &&
            position_offset(reserved) < position_offset(tail) + ahead;
 }
@@ -59,8 +60,7 @@ static bool interval_due(const struct pykv_store *store)
                atomic_load_explicit(&shared->tail, memory_order_relaxed);
 }
 
-/* Give back what was reserved behind the seal, and make our mapping of it read-only. */
-static void trim(struct pykv_store *store)
+void maintain_trim(struct pykv_store *store)
 {
     struct shared *shared = store->shared;
     for (uint32_t slot = 0; slot < SEGMENT_SLOT_COUNT; slot++) {
@@ -93,7 +93,7 @@ void maintain_sealed(struct pykv_store *store)
         return;
     protect(store);
     if (store_sync_sealed(store) == PYKV_OK && store_write_manifest(store) == PYKV_OK)
-        trim(store);
+        maintain_trim(store);
 }
 
 /* Between two slices of compaction. While there is little pressure it works half of the time. */

@@ -173,6 +173,7 @@ static int read_segment(struct reader *reader, uint64_t id, uint64_t *offset)
         if (status != PYKV_OK)
             break;
     }
+    log_walk_release(&walk);
     if (walk.segment->base != NULL)
         store->os->advise(store->os, walk.segment->base, walk.segment->map_size, OS_RANDOM);
     return status;
@@ -260,6 +261,7 @@ static int replay_alone(struct replay *replay, const uint64_t *ids, size_t count
             if ((status = replay_damage(store, ids[i], walk.offset, "a record before the durable point does not verify")) != PYKV_OK ||
                 (status = log_walk_resync(&walk)) != PYKV_OK)
                 break;
+        log_walk_release(&walk);
     }
     return status;
 }

@@ -228,7 +228,7 @@ uint64_t shared_bytes_since(const struct shared *shared, uint64_t position)
         return 0;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT && position_segment(tail) != position_segment(position); i++) {
         uint64_t id = atomic_load(&shared->segments[i].id);
-        if (id >= position_segment(position) && id < position_segment(tail) && shared->segments[i].kind == SEGMENT_LOG)
+        if (id >= position_segment(position) && id < position_segment(tail) && atomic_load(&shared->segments[i].kind) == SEGMENT_LOG)
             sum += atomic_load(&shared->segments[i].length);
     }
     return sum > position_offset(position) ? sum - position_offset(position) : 0;

@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 6u
+#define SHARED_LAYOUT 7u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
@@ -81,21 +81,21 @@ struct segment_entry {
     _Atomic uint64_t expiry_next;       /* when it is to be looked through for what has expired, in ms since
                                          * 1970; 0: nothing in it will expire. Writers of records lower it,
                                          * with expiry_note(); expire.c sets it anew. (W) */
-    uint64_t birth;                     /* version of the newest batch when it was begun */
-    uint64_t capacity;
+    _Atomic uint64_t birth;             /* version of the newest batch when it was begun */
+    _Atomic uint64_t capacity;
     _Atomic uint32_t synced;            /* 0: not durable, or not all; 1: sealed and durable; 2: and
                                          * trimmed. What compaction wrote is durable once the manifest
                                          * lists it, and never changes from then on */
-    uint16_t kind;                      /* enum segment_kind */
+    _Atomic uint16_t kind;              /* enum segment_kind */
     _Atomic uint16_t damaged;           /* compaction met damage there: it stays as it is */
 };
 
 /* All but the id and the length of a segment that holds nothing yet. */
 static inline void segment_enter(struct segment_entry *entry, uint32_t kind, uint64_t capacity, uint64_t birth)
 {
-    entry->kind = (uint16_t)kind;
-    entry->capacity = capacity;
-    entry->birth = birth;
+    atomic_store(&entry->kind, (uint16_t)kind);
+    atomic_store(&entry->capacity, capacity);
+    atomic_store(&entry->birth, birth);
     atomic_store(&entry->live_bytes, 0);
     atomic_store(&entry->retired, 0);
     atomic_store(&entry->tombstone_newest, 0);
@@ -140,6 +140,7 @@ struct shared {
 
     _Alignas(64) _Atomic uint64_t durable;      /* the log up to here survives a power cut */
     _Atomic uint32_t sync_round;        /* counts finished syncs: the word committers sleep on */
+    _Atomic uint32_t sync_slept;        /* 1 + the newest round whose end somebody slept for: a hint */
     _Atomic uint32_t sync_failed;       /* nonzero: writes are refused until the store is reopened */
     _Atomic uint64_t sync_count;
     _Atomic uint64_t directory_synced;  /* segments up to this id have a durable name */

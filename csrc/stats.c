@@ -272,7 +272,7 @@ static int verify_segment(struct verification *verification, uint32_t slot, uint
     while ((status = log_walk(&walk)) == PYKV_CORRUPT) {
         uint64_t start = walk.offset;
         if ((status = log_walk_resync(&walk)) != PYKV_OK)
-            return status;
+            break;
         if (leads_into(verification, slot, start, walk.offset) ||
             position_make(id, start) >= atomic_load(&store->shared->checkpoint_start)) {
             note_damage(report, name, start, walk.offset - start);
@@ -281,6 +281,7 @@ static int verify_segment(struct verification *verification, uint32_t slot, uint
             report->skipped_bytes += walk.offset - start;
         }
     }
+    log_walk_release(&walk);
     report->segments++;
     report->bytes += walk.limit;
     return status;

@@ -178,8 +178,11 @@ int store_refused(const struct pykv_store *store);  /* PYKV_SYNC_FAILED if so */
 /* ---- maintain.c ---- */
 void maintain_start(struct pykv_store *store);  /* begins the helper threads, where there can be any */
 void maintain_stop(struct pykv_store *store);
-/* Sync, list and trim what was sealed. The caller holds the maintain lock. */
+/* Sync, list and trim what was sealed. The caller of both holds the maintain lock. */
 void maintain_sealed(struct pykv_store *store);
+/* Give back what was reserved behind the seals of segments that are durable: also how a recovery without
+ * a manifest knows that they were. */
+void maintain_trim(struct pykv_store *store);
 void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helper if due */
 void maintain_ahead(struct pykv_store *store);  /* after a write of the keeper's own */
 void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper sweep, if due */
