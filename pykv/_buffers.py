@@ -104,7 +104,7 @@ def expiry_ms(ttl: float | None) -> int:
         raise TypeError(f"ttl is a number of seconds or None, not {type(ttl).__name__}")
     if not 0 < ttl <= TTL_MAX:  # refuses NaN and infinity too
         raise InvalidError(f"ttl must be more than 0 and at most {TTL_MAX:,} seconds, not {ttl}")
-    # Up to whole milliseconds, each by itself: so no more is left, as seconds_left() tells, than *ttl*.
+    # Up to whole milliseconds, each by itself: so seconds_left() never tells more than *ttl*.
     return _now_ms() + max(1, math.ceil(round(ttl * 1000, 3)))
 
 

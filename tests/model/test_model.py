@@ -164,7 +164,11 @@ class Model(RuleBasedStateMachine):
         self.model.pop(key, None)
         self.expired.add(key)
 
-    @rule(key=keys, how=st.sampled_from(["expire", "touch", "persist"]), ttl=st.sampled_from([3_600, 99_999.5]))
+    @rule(
+        key=keys,
+        how=st.sampled_from(["expire", "touch", "persist"]),
+        ttl=st.sampled_from([3_600, 99_999.5]),
+    )
     def set_ttl(self, key: bytes, how: str, ttl: float) -> None:
         present = key in self.model
         before = self.db.ttl(key) if present else None

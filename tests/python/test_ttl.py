@@ -149,7 +149,11 @@ def test_read_only_and_closed(path: Path) -> None:
         db.put(b"k", b"v", ttl=3_600)
     with pykv.open(path, "r") as db:
         assert near(db.ttl(b"k"), 3_600)
-        for write in (lambda: db.expire(b"k", 1), lambda: db.touch(b"k", 1), lambda: db.persist(b"k")):
+        for write in (
+            lambda: db.expire(b"k", 1),
+            lambda: db.touch(b"k", 1),
+            lambda: db.persist(b"k"),
+        ):
             with pytest.raises(pykv.ReadOnlyError):
                 write()
     for call in (lambda: db.ttl(b"k"), lambda: db.expire(b"k", 1), lambda: db.persist(b"k")):
@@ -247,11 +251,10 @@ def test_a_new_time_is_a_conflict(
 ) -> None:
     """A time to live is part of what a transaction read: if it was set since, there is a conflict."""
     db.put(b"k", b"v", ttl=1_000)
-    with pytest.raises(pykv.ConflictError):
-        with db.transaction() as t:
-            read(t)
-            between(db)
-            t[b"other"] = b""
+    with pytest.raises(pykv.ConflictError), db.transaction() as t:
+        read(t)
+        between(db)
+        t[b"other"] = b""
     assert b"other" not in db
 
 
@@ -296,8 +299,6 @@ def test_under_asyncio(path: Path) -> None:
 
 
 # ---- By itself ----
-
-
 
 
 def test_expired_keys_leave_by_themselves(db: pykv.Store) -> None:
