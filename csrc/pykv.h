@@ -71,7 +71,8 @@ enum pykv_op {               /* what one operation of a batch does, or demands *
     PYKV_EXPECT_VERSION = 5, /* key, version in `numbers`: 0 means absent */
     PYKV_EXPECT_UNCHANGED = 6, /* key, version in `numbers`: present, and written by that batch or before */
     PYKV_EXPECT_PREFIX_UNCHANGED = 7, /* key: a prefix; `numbers`: the position of a snapshot that is
-                              * open. No key that begins with it was written or deleted since */
+                              * open. No key that begins with it was written or deleted since; in
+                              * pykv_snapshot_commit(), deletes of what had expired then do not count */
 };
 
 enum pykv_repair {           /* what to do about damage that recovery meets: */

@@ -74,7 +74,8 @@ class Transaction(MutableMapping[bytes, bytes]):
 
     Transactions are serializable: what becomes of any number of them is what would become of them
     one after the other. Expiry is judged as of the instant when each began; a key that was read
-    and has expired by the end is a conflict, one that was met in an iteration is none.
+    and has expired by the end is a conflict, one that was met in an iteration is one once it has
+    been removed.
 
     Attributes:
         version: The version that its batch was given, once it is applied; before, and where there

@@ -300,9 +300,8 @@ static void note_removed(void)
                                &record) == PYKV_NOT_FOUND;
         log_reader_release(&reader);
         removed += gone;
-        model[i].present = !gone;
         if (gone)
-            model[i].version = now;     /* or of a batch before it, which is as good: a prefix was written to */
+            model[i] = (struct value){ .present = false, .version = now };
     }
     FUZZ_CHECK(now >= version && now - version <= removed, "%llu batches removed %llu keys", (unsigned long long)(now - version),
                (unsigned long long)removed);
