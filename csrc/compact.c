@@ -70,7 +70,10 @@ struct usage {
     uint64_t log;               /* bytes of all segments, but for those that only wait for snapshots */
     uint64_t live, limit;       /* bytes that are live; that the log may have */
     uint64_t births[2];         /* the lowest, and the one after it */
+    bool hope;                  /* some segment will give space, now or when it is durable */
 };
+
+static uint64_t gain(const struct usage *usage, const struct segment_entry *entry, uint64_t *cost);
 
 static struct segment_entry *entry_of(struct pykv_store *store, uint64_t id)
 {
@@ -104,6 +107,14 @@ static void measure(struct pykv_store *store, struct usage *out)
     uint64_t most = counters.live_bytes / 100 * store->options.space_percent + 2 * store->options.segment_size;
     uint64_t least = counters.live_bytes + counters.live_bytes / 10 + 2 * store->options.segment_size;
     out->limit = most > least + others ? most - others : least;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !out->hope; i++) {
+        const struct segment_entry *entry = &shared->segments[i];
+        uint64_t cost, id = atomic_load_explicit(&entry->id, memory_order_relaxed);
+        if (id == 0 || id == active || atomic_load_explicit(&entry->damaged, memory_order_relaxed) != 0)
+            continue;
+        uint64_t retired = atomic_load_explicit(&entry->retired, memory_order_relaxed);
+        out->hope = retired == EMPTIED || (retired == 0 && gain(out, entry, &cost) >= atomic_load(&entry->length) / 10);
+    }
 }
 
 /* The lowest birth among all segments but one: tombstones up to that version are needless in it. */
@@ -169,6 +180,15 @@ static uint64_t choose_oldest(struct pykv_store *store, const struct usage *usag
     return tombstones > usage->live / 8 + LITTLE ? oldest : 0;
 }
 
+/* Of a segment that a run through all of the store wrote itself: whether tombstones that it had to copy
+ * have nothing to hide any more. Once rewritten it has none, so the run comes to an end. */
+static bool has_needless(const struct usage *usage, const struct segment_entry *entry)
+{
+    return atomic_load(&entry->kind) == SEGMENT_COMPACTED &&
+           atomic_load(&entry->tombstone_bytes) > atomic_load(&entry->length) / 100 &&
+           atomic_load(&entry->tombstone_newest) <= lowest_birth_but(usage, entry);
+}
+
 /* Of all that were there when a run through all of the store began: the oldest first, since tombstones go
  * when what is older has gone. *left: bytes of those that are to be compacted. */
 static uint64_t choose_next(struct pykv_store *store, const struct usage *usage, uint64_t below, uint64_t *left)
@@ -178,7 +198,8 @@ static uint64_t choose_next(struct pykv_store *store, const struct usage *usage,
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
         const struct segment_entry *entry = &store->shared->segments[i];
         uint64_t cost, id = atomic_load(&entry->id), length = atomic_load(&entry->length);
-        if (id >= below || !can_compact(store, entry) || gain(usage, entry, &cost) <= length / 100)
+        if (!can_compact(store, entry) || gain(usage, entry, &cost) <= length / 100 ||
+            (id >= below && !has_needless(usage, entry)))
             continue;
         *left += length;
         if (next == NULL || atomic_load(&entry->birth) < atomic_load(&next->birth))
@@ -187,19 +208,13 @@ static uint64_t choose_next(struct pykv_store *store, const struct usage *usage,
     return next == NULL ? 0 : atomic_load(&next->id);
 }
 
-/* Whether the active segment is mostly dead, so that it is worth ending. */
-static bool active_dead(struct pykv_store *store, const struct usage *usage, uint64_t least, uint64_t part)
+/* Whether of the active segment one part in so many is dead, so that it is worth ending. Its tombstones
+ * count as dead, too: by the time that its turn comes there may be nothing left that they hide. */
+static bool active_dead(struct pykv_store *store, uint64_t least, uint64_t part)
 {
-    uint64_t tail = atomic_load(&store->shared->tail), cost;
-    const struct segment_entry *entry = entry_of(store, position_segment(tail));
-    struct segment_entry active = { .id = 0 };
-    atomic_store(&active.birth, atomic_load(&entry->birth));
-    atomic_store(&active.length, position_offset(tail));
-    atomic_store(&active.live_bytes, atomic_load(&entry->live_bytes));
-    atomic_store(&active.tombstone_bytes, atomic_load(&entry->tombstone_bytes));
-    atomic_store(&active.tombstone_newest, atomic_load(&entry->tombstone_newest));
-    uint64_t gained = gain(usage, &active, &cost);
-    return position_offset(tail) > SEGMENT_HEADER_SIZE && gained >= least && gained >= position_offset(tail) / part;
+    uint64_t tail = atomic_load(&store->shared->tail), length = position_offset(tail);
+    uint64_t needed = SEGMENT_HEADER_SIZE + atomic_load(&entry_of(store, position_segment(tail))->live_bytes);
+    return length > needed && length - needed >= least && length - needed >= length / part;
 }
 
 static int end_active(struct pykv_store *store)
@@ -235,14 +250,21 @@ static uint64_t choose_due(struct pykv_store *store, const struct usage *usage)
 }
 
 /* In thousandths: from where compaction begins, to the bound. None where waiting would not help. */
-static void tell_pressure(struct pykv_store *store, const struct usage *usage, bool hope)
+static void tell_pressure(struct pykv_store *store, const struct usage *usage)
 {
     uint64_t begin = usage->limit - store->options.segment_size, pressure = 0;
-    if (usage->log > begin && hope)
+    if (usage->log > begin && usage->hope && !atomic_load(&store->shared->compaction_paused))
         pressure = (usage->log - begin) * 1000 / store->options.segment_size;
     uint32_t before = atomic_exchange(&store->shared->pressure, pressure > 2000 ? 2000u : (uint32_t)pressure);
     if (before >= 1000 && pressure < 1000)
         store->os->wake(store->os, (const uint32_t *)&store->shared->pressure, true);
+}
+
+void compact_tell(struct pykv_store *store)
+{
+    struct usage usage;
+    measure(store, &usage);
+    tell_pressure(store, &usage);
 }
 
 static bool can_free(struct pykv_store *store)
@@ -267,7 +289,7 @@ bool compact_due(struct pykv_store *store)
     if (can_free(store))
         return true;
     return !atomic_load(&store->shared->compaction_paused) &&
-           (choose_due(store, &usage) != 0 || (atomic_load(&store->idle) && active_dead(store, &usage, LITTLE, 2)));
+           (choose_due(store, &usage) != 0 || (atomic_load(&store->idle) && active_dead(store, LITTLE, 2)));
 }
 
 /* ---- Copying ---- */
@@ -406,7 +428,7 @@ static int each_record(void *context, const struct record *record, uint64_t loca
         struct usage usage;
         if (compaction->slices++ % 8 == 0) {
             measure(store, &usage);
-            tell_pressure(store, &usage, true);
+            tell_pressure(store, &usage);
         }
     }
     return status;
@@ -653,10 +675,10 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
     int status = compact_free(store);
     bool paused = atomic_load(&store->shared->compaction_paused) != 0;
     measure(store, &usage);
-    if (status == PYKV_OK && !paused && atomic_load(&store->idle) && active_dead(store, &usage, LITTLE, 2))
+    if (status == PYKV_OK && !paused && atomic_load(&store->idle) && active_dead(store, LITTLE, 2))
         return end_active(store);       /* its turn comes when it is durable */
     uint64_t id = paused || status != PYKV_OK ? 0 : choose_due(store, &usage);
-    tell_pressure(store, &usage, id != 0);
+    tell_pressure(store, &usage);
     if (id == 0 || (status = begin(store, between, &compaction)) != PYKV_OK)
         return status;
     while (id != 0 && status == PYKV_OK && compaction->emptied_bytes < portion(store, &usage)) {
@@ -667,9 +689,10 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
     if (status != PYKV_CLOSED) {
         int retired = retire(compaction);
         status = status == PYKV_OK ? retired : status;
-        measure(store, &usage);
-        tell_pressure(store, &usage, status == PYKV_OK && choose_due(store, &usage) != 0);
     }
+    measure(store, &usage);
+    usage.hope = usage.hope && status == PYKV_OK;
+    tell_pressure(store, &usage);
     store->os->release(store->os, compaction);
     return status;
 }
@@ -691,7 +714,7 @@ static int compact_next(struct pykv_store *store, struct pykv_progress *progress
     int status = PYKV_OK;
     measure(store, &usage);
     if (progress->below == 0) {
-        if (active_dead(store, &usage, 1, 100))
+        if (active_dead(store, 1, 100))
             status = end_active(store);
         if (status == PYKV_OK)
             status = go_on(store);
@@ -741,8 +764,10 @@ int pykv_compaction_pause(struct pykv_store *store, int on)
         return status;
     if (store->read_only)
         status = error_set(PYKV_READ_ONLY, 0, store->path, 0, "the store %s was opened for reading", store->path);
-    else
+    if (status == PYKV_OK) {
         atomic_store(&store->shared->compaction_paused, on != 0);
+        compact_tell(store);
+    }
     store_leave(store);
     return status;
 }

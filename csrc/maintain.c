@@ -340,9 +340,14 @@ void maintain_nudge(struct pykv_store *store)
         atomic_exchange(&store->helpers_due, false))
         maintain_start(store);
     bool keeper_due = sealed_due(store) || checkpoint_due(store);
+    uint64_t active = position_segment(atomic_load_explicit(&store->shared->tail, memory_order_relaxed));
+    if (__builtin_expect(atomic_load_explicit(&store->told_at, memory_order_relaxed) != active, 0)) {
+        atomic_store(&store->told_at, active);
+        compact_tell(store);        /* the log has grown by a segment */
+    }
     if (__builtin_expect(atomic_load_explicit(&store->keeper.thread, memory_order_relaxed) == NULL, 0))
         keeper_due |= round_due(store);
-    if (__builtin_expect(atomic_load_explicit(&store->shared->pressure, memory_order_relaxed) >= PRESSURE_SOME, 0))
+    else if (__builtin_expect(atomic_load_explicit(&store->shared->pressure, memory_order_relaxed) >= PRESSURE_SOME, 0))
         hold_back(store);
     if (__builtin_expect(!ahead_due(store) && !keeper_due, 1) &&
         (atomic_load_explicit(&store->ahead.thread, memory_order_relaxed) != NULL || !interval_due(store)))

@@ -53,6 +53,7 @@ struct pykv_store {
     uint64_t slice_ns;              /* the keeper's: when compaction last paused */
     _Atomic uint64_t kept_ns;       /* where there is no keeper: when a writer last did its round */
     _Atomic bool idle;              /* nobody has written for a while */
+    _Atomic uint64_t told_at;       /* the segment that was active when we last told how much there is */
     _Atomic uint64_t held_at;       /* where in the log a writer of ours last asked whether to wait */
 
     bool rewrite_tail;              /* a sync failed before: write the tail anew when recovering */
@@ -205,6 +206,8 @@ int compact_settle(struct pykv_store *store);
 int compact_free(struct pykv_store *store);
 /* Whether what was live has left the segment, so that only older instants need it. */
 bool compact_retired(const struct segment_entry *entry);
+/* Tell writers whether they have to wait; without the lock. */
+void compact_tell(struct pykv_store *store);
 /* Its part of the figures; without the lock. */
 void compact_stats(struct pykv_store *store, struct pykv_stats *out);
 
