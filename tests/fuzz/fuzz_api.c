@@ -242,6 +242,29 @@ static void scan_next(struct scan *scan)
     pykv_rows_free(rows);
 }
 
+/* ---- What the store does by itself: what has expired goes, in some batches ---- */
+
+static void note_removed(void)
+{
+    uint64_t now = shared_sequence(store->shared), removed = 0;
+    for (uint32_t i = 0; i < KEYS && now != version; i++) {
+        struct log_reader reader;
+        struct record record;
+        if (!model[i].present || alive(&model[i], now_ms()))
+            continue;
+        log_reader_init(&reader, store->os);
+        bool gone = store_find(store, now, hash_bytes(&store->hash_key, keys[i], key_sizes[i]), keys[i], key_sizes[i], &reader,
+                               &record) == PYKV_NOT_FOUND;
+        log_reader_release(&reader);
+        removed += gone;
+        if (gone)
+            model[i] = (struct value){ .present = false, .version = now };
+    }
+    FUZZ_CHECK(now >= version && now - version <= removed, "%llu batches removed %llu keys", (unsigned long long)(now - version),
+               (unsigned long long)removed);
+    version = now;
+}
+
 /* ---- Snapshots ---- */
 
 static void snapshot_open(void)
@@ -250,6 +273,7 @@ static void snapshot_open(void)
         check_status("snapshot_open", pykv_snapshot_open(store, &past.snapshot), PYKV_OK);
     else
         check_status("snapshot_renew", pykv_snapshot_renew(past.snapshot), PYKV_OK);
+    note_removed();                     /* when the one before was let go */
     memcpy(past.then, model, sizeof model);
     pykv_snapshot_instant(past.snapshot, &past.instant);
     FUZZ_CHECK(past.instant.version == version && past.instant.time_ms == now_ms(), "the instant is version %llu",
@@ -283,29 +307,6 @@ static bool prefix_unchanged(const uint8_t *prefix, size_t size)
         if (key_sizes[i] >= size && memcmp(keys[i], prefix, size) == 0 && model[i].version > past.instant.version)
             return false;
     return true;
-}
-
-/* ---- What the store does by itself: what has expired goes, in some batches ---- */
-
-static void note_removed(void)
-{
-    uint64_t now = shared_sequence(store->shared), removed = 0;
-    for (uint32_t i = 0; i < KEYS && now != version; i++) {
-        struct log_reader reader;
-        struct record record;
-        if (!model[i].present || alive(&model[i], now_ms()))
-            continue;
-        log_reader_init(&reader, store->os);
-        bool gone = store_find(store, now, hash_bytes(&store->hash_key, keys[i], key_sizes[i]), keys[i], key_sizes[i], &reader,
-                               &record) == PYKV_NOT_FOUND;
-        log_reader_release(&reader);
-        removed += gone;
-        if (gone)
-            model[i] = (struct value){ .present = false, .version = now };
-    }
-    FUZZ_CHECK(now >= version && now - version <= removed, "%llu batches removed %llu keys", (unsigned long long)(now - version),
-               (unsigned long long)removed);
-    version = now;
 }
 
 /* ---- Writing ---- */
@@ -591,6 +592,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input_start, size_t input_size)
     for (unsigned i = 0; i < SCANS; i++)
         while (scans[i].scan != NULL)
             scan_next(&scans[i]);
+    note_removed();
     check_all();
     reopen(choice / 4);
     close_scans();
