@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 
 import pykv
+
+sys.path.insert(0, str(Path(__file__).parent))  # for sharing.py
 
 VALUE = bytes(range(100))
 

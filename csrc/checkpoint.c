@@ -12,7 +12,9 @@
 
 #define HEADER_SIZE 128u
 #define BLOCK_HEADER_SIZE 16u
-#define TRAILER_SIZE 64u            /* and 16 bytes a segment, and 4 of checksum */
+#define TRAILER_SIZE 64u            /* and ENTRY_SIZE bytes a segment, and 4 of checksum */
+#define ENTRY_SIZE 24u
+#define ENTRY_SIZE_OLD 16u          /* told as 0: without the time of expiry */
 #define SHARD_COUNT (1u << KEYDIR_LEVEL_MIN)
 #define TEMPORARY "checkpoint.tmp"
 #define KEPT 2u                     /* the newest, and the one before it */
@@ -122,7 +124,7 @@ static int header_write(struct writer *writer, uint64_t id, uint64_t start)
 static int trailer_write(struct writer *writer, uint64_t *end)
 {
     struct pykv_store *store = writer->store;
-    size_t size = TRAILER_SIZE + SEGMENT_SLOT_COUNT * 16 + 4, at = TRAILER_SIZE;
+    size_t size = TRAILER_SIZE + SEGMENT_SLOT_COUNT * ENTRY_SIZE + 4, at = TRAILER_SIZE;
     uint8_t *bytes = store->os->alloc(store->os, size);
     if (bytes == NULL)
         return error_no_memory(size);
@@ -141,10 +143,12 @@ static int trailer_write(struct writer *writer, uint64_t *end)
                 continue;
             put_u64(bytes + at, id);
             put_u64(bytes + at + 8, atomic_load(&store->shared->segments[i].live_bytes));
-            at += 16;
+            put_u64(bytes + at + 16, atomic_load(&store->shared->segments[i].expiry_next));
+            at += ENTRY_SIZE;
         }
         store_unlock(store);
-        put_u32(bytes, (uint32_t)((at - TRAILER_SIZE) / 16));
+        put_u32(bytes, (uint32_t)((at - TRAILER_SIZE) / ENTRY_SIZE));
+        put_u32(bytes + 4, ENTRY_SIZE);
         put_u32(bytes + at, crc32c(0, bytes, at));
         status = put(writer, bytes, at + 4);
     }
@@ -347,7 +351,7 @@ static int load_header(struct loader *loader, uint64_t id, struct checkpoint *ou
 static int load_trailer(struct loader *loader, struct checkpoint *out)
 {
     uint64_t size = loader->size - loader->offset;
-    if (size < TRAILER_SIZE + 4 || size > TRAILER_SIZE + SEGMENT_SLOT_COUNT * 16 + 4)
+    if (size < TRAILER_SIZE + 4 || size > TRAILER_SIZE + SEGMENT_SLOT_COUNT * ENTRY_SIZE + 4)
         return error_corrupt(loader->name, loader->offset, "the checkpoint's end is missing");
     int status = room(loader, size);
     if (status == PYKV_OK)
@@ -355,17 +359,19 @@ static int load_trailer(struct loader *loader, struct checkpoint *out)
     if (status != PYKV_OK)
         return status;
     const uint8_t *bytes = loader->bytes;
-    uint64_t count = get_u32(bytes);
-    if (size != TRAILER_SIZE + count * 16 + 4 || get_u32(bytes + size - 4) != crc32c(0, bytes, (size_t)size - 4) ||
+    uint64_t count = get_u32(bytes), told = get_u32(bytes + 4), entry_size = told == 0 ? ENTRY_SIZE_OLD : told;
+    if (size != TRAILER_SIZE + count * entry_size + 4 || (told != 0 && told != ENTRY_SIZE) || get_u32(bytes + size - 4) != crc32c(0, bytes, (size_t)size - 4) ||
         get_u64(bytes + 40) != loader->total || get_u64(bytes + 16) > SEQUENCE_MAX)
         return error_corrupt(loader->name, loader->offset, "the checkpoint's end does not verify");
     out->position = get_u64(bytes + 8);
     out->sequence = get_u64(bytes + 16);
     memset(out->ids, 0, SEGMENT_SLOT_COUNT * sizeof *out->ids);
     for (uint64_t i = 0; i < count; i++) {
-        uint64_t id = get_u64(bytes + TRAILER_SIZE + i * 16);
+        const uint8_t *entry = bytes + TRAILER_SIZE + i * entry_size;
+        uint64_t id = get_u64(entry);
         out->ids[id % SEGMENT_SLOT_COUNT] = id;
-        out->live_bytes[id % SEGMENT_SLOT_COUNT] = get_u64(bytes + TRAILER_SIZE + i * 16 + 8);
+        out->live_bytes[id % SEGMENT_SLOT_COUNT] = get_u64(entry + 8);
+        out->expiry_next[id % SEGMENT_SLOT_COUNT] = told == 0 ? EXPIRY_UNKNOWN : get_u64(entry + 16);
     }
     return PYKV_OK;
 }
@@ -445,10 +451,11 @@ int checkpoint_load(struct pykv_store *store, struct checkpoint *out)
     struct newest newest = { .below = UINT64_MAX };
     size_t size = SEGMENT_SLOT_COUNT * sizeof(uint64_t);
     *out = (struct checkpoint){ .id = 0 };
-    out->live_bytes = store->os->alloc(store->os, 2 * size);
+    out->live_bytes = store->os->alloc(store->os, 3 * size);
     if (out->live_bytes == NULL)
-        return error_no_memory(2 * size);
+        return error_no_memory(3 * size);
     out->ids = out->live_bytes + SEGMENT_SLOT_COUNT;
+    out->expiry_next = out->ids + SEGMENT_SLOT_COUNT;
     for (;;) {
         newest.found = 0;
         int error = store->os->dir_list(store->os, store->dir, newest_name, &newest);

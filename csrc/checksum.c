@@ -61,6 +61,37 @@ uint32_t crc32c_portable(uint32_t crc, const void *bytes, size_t size)
     return ~crc;
 }
 
+/* ---- Appending without reading: a product modulo the polynomial, x^0 in the highest bit ---- */
+
+static uint32_t power[64];          /* power[n]: x^(8 * 2^n), what 2^n bytes multiply a checksum by */
+static pthread_once_t power_once = PTHREAD_ONCE_INIT;
+
+static uint32_t product_of(uint32_t a, uint32_t b)
+{
+    uint32_t product = 0;
+    for (; a != 0; a <<= 1) {
+        product ^= b & (0u - (a >> 31));
+        b = b >> 1 ^ (POLYNOMIAL & (0u - (b & 1)));
+    }
+    return product;
+}
+
+static void power_fill(void)
+{
+    power[0] = UINT32_C(1) << (31 - 8);
+    for (int n = 1; n < 64; n++)
+        power[n] = product_of(power[n - 1], power[n - 1]);
+}
+
+uint32_t crc32c_shift(uint32_t crc, uint64_t size)
+{
+    pthread_once(&power_once, power_fill);
+    for (int n = 0; size != 0; n++, size >>= 1)
+        if (size & 1)
+            crc = product_of(power[n], crc);
+    return crc;
+}
+
 /* ---- x86-64: SSE4.2 and the carry-less product ---- */
 
 #if defined(__x86_64__)

@@ -41,7 +41,7 @@ struct candidate {
     struct record record;       /* in mapped memory, or in the reader of the walk */
 };
 
-struct move { uint64_t hash, from, to, size, sequence; bool dead; };
+struct move { uint64_t hash, from, to, size, sequence, expiry; bool dead; };
 
 struct compaction {
     struct pykv_store *store;
@@ -89,11 +89,12 @@ static void measure(struct pykv_store *store, struct usage *out)
         uint64_t id = atomic_load_explicit(&entry->id, memory_order_relaxed);
         if (id == 0)
             continue;
-        if (entry->birth < out->births[0]) {
+        uint64_t birth = atomic_load_explicit(&entry->birth, memory_order_relaxed);
+        if (birth < out->births[0]) {
             out->births[1] = out->births[0];
-            out->births[0] = entry->birth;
-        } else if (entry->birth < out->births[1]) {
-            out->births[1] = entry->birth;
+            out->births[0] = birth;
+        } else if (birth < out->births[1]) {
+            out->births[1] = birth;
         }
         uint64_t retired = atomic_load_explicit(&entry->retired, memory_order_relaxed);
         if (retired == 0 || retired == EMPTIED)
@@ -108,7 +109,7 @@ static void measure(struct pykv_store *store, struct usage *out)
 /* The lowest birth among all segments but one: tombstones up to that version are needless in it. */
 static uint64_t lowest_birth_but(const struct usage *usage, const struct segment_entry *entry)
 {
-    return entry->birth == usage->births[0] ? usage->births[1] : usage->births[0];
+    return atomic_load(&entry->birth) == usage->births[0] ? usage->births[1] : usage->births[0];
 }
 
 static bool can_compact(struct pykv_store *store, const struct segment_entry *entry)
@@ -162,7 +163,7 @@ static uint64_t choose_oldest(struct pykv_store *store, const struct usage *usag
         if (!can_compact(store, entry))
             continue;
         tombstones += atomic_load(&entry->tombstone_bytes);
-        if (entry->birth == usage->births[0])
+        if (atomic_load(&entry->birth) == usage->births[0])
             oldest = atomic_load(&entry->id);
     }
     return tombstones > usage->live / 8 + LITTLE ? oldest : 0;
@@ -180,7 +181,7 @@ static uint64_t choose_next(struct pykv_store *store, const struct usage *usage,
         if (id >= below || !can_compact(store, entry) || gain(usage, entry, &cost) <= length / 100)
             continue;
         *left += length;
-        if (next == NULL || entry->birth < next->birth)
+        if (next == NULL || atomic_load(&entry->birth) < atomic_load(&next->birth))
             next = entry;
     }
     return next == NULL ? 0 : atomic_load(&next->id);
@@ -190,8 +191,9 @@ static uint64_t choose_next(struct pykv_store *store, const struct usage *usage,
 static bool active_dead(struct pykv_store *store, const struct usage *usage, uint64_t least, uint64_t part)
 {
     uint64_t tail = atomic_load(&store->shared->tail), cost;
-    struct segment_entry active = { .birth = entry_of(store, position_segment(tail))->birth };
     const struct segment_entry *entry = entry_of(store, position_segment(tail));
+    struct segment_entry active = { .id = 0 };
+    atomic_store(&active.birth, atomic_load(&entry->birth));
     atomic_store(&active.length, position_offset(tail));
     atomic_store(&active.live_bytes, atomic_load(&entry->live_bytes));
     atomic_store(&active.tombstone_bytes, atomic_load(&entry->tombstone_bytes));
@@ -205,7 +207,7 @@ static int end_active(struct pykv_store *store)
     int status = store_lock(store);
     if (status != PYKV_OK)
         return status;
-    status = log_roll(&store->log, 0);
+    status = log_end_active(&store->log);
     if (status == PYKV_OK) {    /* what is not yet in the keydir there is nothing of */
         struct shared_counters counters = shared_counters(store->shared);
         counters.position = atomic_load(&store->shared->tail);
@@ -307,6 +309,8 @@ static int flush_moves(struct compaction *compaction)
     atomic_store_explicit(&output->length, compaction->stage.offset, memory_order_release);
     for (size_t i = 0; i < compaction->move_count; i++) {
         const struct move *move = &compaction->moves[i];
+        if (move->expiry != 0)
+            expiry_note(&output->expiry_next, move->expiry);
         bool moved = keydir_replace(store->keydir, move->hash, (struct keydir_place){ .word = NULL },
                                     location_short(move->from), location_short(move->to), move->dead);
         if (move->dead) {
@@ -357,7 +361,8 @@ static int copy(struct compaction *compaction, const struct candidate *candidate
         return status;
     compaction->moves[compaction->move_count++] =
         (struct move){ .hash = candidate->hash, .from = candidate->location, .to = to, .size = record.size,
-                       .sequence = record.sequence, .dead = (record.flags & RECORD_TOMBSTONE) != 0 };
+                       .sequence = record.sequence, .expiry = record.flags & RECORD_EXPIRY ? record.expiry : 0,
+                       .dead = (record.flags & RECORD_TOMBSTONE) != 0 };
     return compaction->move_count == GROUP ? flush_moves(compaction) : PYKV_OK;
 }
 
@@ -479,7 +484,7 @@ int compact_settle(struct pykv_store *store)
     int status = PYKV_OK;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT && status == PYKV_OK; i++) {
         struct segment_entry *entry = &store->shared->segments[i];
-        if (atomic_load(&entry->id) == 0 || entry->kind != SEGMENT_COMPACTED || atomic_load(&entry->synced) != 0)
+        if (atomic_load(&entry->id) == 0 || atomic_load(&entry->kind) != SEGMENT_COMPACTED || atomic_load(&entry->synced) != 0)
             continue;
         status = output_end(store, entry);
         some = true;
@@ -493,7 +498,7 @@ int compact_settle(struct pykv_store *store)
     }
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
         struct segment_entry *entry = &store->shared->segments[i];
-        if (atomic_load(&entry->id) != 0 && entry->kind == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0)
+        if (atomic_load(&entry->id) != 0 && atomic_load(&entry->kind) == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0)
             atomic_store(&entry->synced, 2);
     }
     return store_write_manifest(store);
@@ -565,6 +570,10 @@ int compact_free(struct pykv_store *store)
     uint64_t ids[FREED_MAX];
     size_t count = 0;
     int status = PYKV_OK;
+    /* Without a manifest a recovery follows the seals where segments are not trimmed; they must not lead
+     * to one that was removed. */
+    if (can_free(store))
+        maintain_trim(store);
     while (status == PYKV_OK && can_free(store))
         if ((status = unlist(store, ids, FREED_MAX, &count)) == PYKV_OK)
             status = remove_files(store, ids, count);

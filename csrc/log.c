@@ -251,18 +251,29 @@ static uint64_t disk_size(const struct log *log)
     return sum;
 }
 
+/* (W) Another process may have moved on since we appended last. */
+static int attach_active(struct log *log)
+{
+    struct segment *segment;
+    uint64_t active = position_segment(atomic_load(&log->shared->tail));
+    int status = log_segment(log, (uint32_t)(active % SEGMENT_SLOT_COUNT), &segment);
+    return status == PYKV_OK ? append_attach(log, segment) : status;
+}
+
+int log_end_active(struct log *log)
+{
+    int status = attach_active(log);
+    return status == PYKV_OK ? log_roll(log, 0) : status;
+}
+
 int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *position)
 {
     struct shared *shared = log->shared;
     uint64_t tail = atomic_load(&shared->tail), offset = position_offset(tail);
     uint64_t need = SEGMENT_HEADER_SIZE + size + LOG_SEAL_ROOM;
-    struct segment *segment;
-    int status = log_segment(log, (uint32_t)(position_segment(tail) % SEGMENT_SLOT_COUNT), &segment);
-    if (status == PYKV_OK)
-        status = append_attach(log, segment);
+    int status = attach_active(log);
     if (status != PYKV_OK)
         return status;
-
     if (size > LOG_CAPACITY_MAX - SEGMENT_HEADER_SIZE - LOG_SEAL_ROOM ||
         last > LOG_RECORD_OFFSET_MAX - SEGMENT_HEADER_SIZE)
         return error_set(PYKV_INVALID, 0, NULL, 0, "a batch of %llu bytes is more than a segment can hold",
@@ -271,7 +282,7 @@ int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *positio
         disk_size(log) + size > log->disk_size_max)
         return error_set(PYKV_FULL, 0, NULL, 0, "the store's limit of %llu bytes is reached",
                          (unsigned long long)log->disk_size_max);
-    if (offset > segment->capacity || size + LOG_SEAL_ROOM > segment->capacity - offset ||
+    if (offset > log->append->capacity || size + LOG_SEAL_ROOM > log->append->capacity - offset ||
         last > LOG_RECORD_OFFSET_MAX - offset) {
         if ((status = log_roll(log, need)) != PYKV_OK)
             return status;
@@ -329,7 +340,7 @@ int log_repair(struct log *log)
     atomic_store(&entry_of(log, active)->length, 0);
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
         uint64_t id = atomic_load(&shared->segments[i].id);
-        if (id > active && shared->segments[i].kind == SEGMENT_LOG) {
+        if (id > active && atomic_load(&shared->segments[i].kind) == SEGMENT_LOG) {
             char name[32];
             log_segment_name(id, name);
             atomic_store(&shared->segments[i].id, 0);
@@ -407,7 +418,7 @@ int log_sync(struct log *log, uint64_t target, bool header)
     }
     for (uint64_t id = from; id <= to; id = id < to ? next_used(log, id) : UINT64_MAX) {
         struct segment_entry *entry = entry_of(log, id);
-        if (atomic_load(&entry->id) != id || entry->kind != SEGMENT_LOG || atomic_load(&entry->synced) ||
+        if (atomic_load(&entry->id) != id || atomic_load(&entry->kind) != SEGMENT_LOG || atomic_load(&entry->synced) ||
             (id == to && !header && position_offset(target) == SEGMENT_HEADER_SIZE))
             continue;
         bool sealed = atomic_load(&entry->length) != 0 && id != to;

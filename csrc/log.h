@@ -8,6 +8,7 @@
 
 #include "pykv.h"
 #include "shared.h"
+#include "sums.h"
 
 #define LOG_SEAL_ROOM RECORD_BARE_SIZE          /* kept free behind every frame */
 #define LOG_DIRECT_SIZE (UINT64_C(1) << 20)     /* longer frames are written, not copied to the map */
@@ -120,6 +121,8 @@ int log_repair(struct log *log);
 /* (W) Begin a new active segment of `least` bytes or more, with no predecessor (`tail` 0) or after
  * sealing the present one. */
 int log_roll(struct log *log, uint64_t least);
+/* (W) Seal the active segment, whatever is left in it, and begin a new one. */
+int log_end_active(struct log *log);
 /* (W) Make and register a segment of `least` bytes or more that nothing refers to yet. */
 int log_begin(struct log *log, enum segment_kind kind, uint64_t least, struct segment **out);
 
@@ -132,8 +135,7 @@ int log_sync(struct log *log, uint64_t target, bool header);
 
 /* Walk over the frames of a segment from `offset` to `limit`. `each` gets every record in order,
  * members of frames only once their whole frame has verified; a nonzero result stops the walk and
- * is returned. *end is where the first frame that does not verify begins (or `limit`); *sealed is
- * the id of the next segment, if a SEAL was met there. Marks are told by `each` too. */
+ * is returned. PYKV_CORRUPT: the frame at `offset` does not verify. Marks are told by `each` too. */
 struct log_walk {
     struct log *log;
     struct segment *segment;
@@ -141,15 +143,18 @@ struct log_walk {
     uint64_t sealed;            /* id of the next segment, 0: no SEAL met */
     uint64_t loose_end;         /* before this offset all frames are known to have been whole: of one
                                  * that damage has hit, the members that verify are told all the same */
-    uint64_t wasted;            /* bytes read in vain: set to 0 with a new segment */
+    struct sums sums;           /* of the search, for this segment: log_walk_release() */
     int (*each)(void *context, const struct record *record, uint64_t location);
     void *context;
 };
 int log_walk(struct log_walk *walk);
 /* Whether a segment's last record is its SEAL: then it was ended on purpose, and trimmed after its sync. */
 int log_ends_in_seal(struct log *log, uint64_t id, bool *out);
-/* Move walk->offset from a damaged place to the next frame that verifies, or to the limit. In bytes that
- * were made to look like records everywhere it stops checking long ones, and may pass over some. */
+/* Move walk->offset from a damaged place to the next frame that verifies, or to the limit. The time it
+ * takes is in proportion to the bytes it passes over, whatever they are, and to those of the segment once.
+ * Another result than PYKV_OK: not all could be read. */
 int log_walk_resync(struct log_walk *walk);
+/* After a search, before the walk goes to another segment or ends. */
+void log_walk_release(struct log_walk *walk);
 
 #endif

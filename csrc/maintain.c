@@ -1,5 +1,5 @@
 /* maintain.c -- what is done beside the calls: zeroing ahead of the tail, the sync of the interval,
- * the sync and trim of sealed segments, checkpoints, compaction. Two helper threads of the process do
+ * the sync and trim of sealed segments, checkpoints, expiry, compaction. Two helper threads of the process do
  * it, asleep until a writer finds something due. Where there can be none, writers do it themselves. */
 #include "store.h"
 
@@ -21,7 +21,8 @@ static bool ahead_due(const struct pykv_store *store)
     uint64_t reserved = atomic_load_explicit(&shared->reserved, memory_order_relaxed);
     uint64_t ahead = position_offset(tail) / 16;     /* half of what log_extend_ahead() aims at, or less */
     ahead = ahead < AHEAD_MIN ? AHEAD_MIN : ahead > (UINT64_C(2) << 20) ? (UINT64_C(2) << 20) : ahead;
-    uint64_t capacity = shared->segments[position_segment(tail) % SEGMENT_SLOT_COUNT].capacity;
+    const struct segment_entry *active = &shared->segments[position_segment(tail) % SEGMENT_SLOT_COUNT];
+    uint64_t capacity = atomic_load_explicit(&active->capacity, memory_order_relaxed);
     return position_segment(tail) == position_segment(reserved) && position_offset(reserved) < capacity &&
            position_offset(reserved) < position_offset(tail) + ahead;
 }
@@ -59,8 +60,7 @@ static bool interval_due(const struct pykv_store *store)
                atomic_load_explicit(&shared->tail, memory_order_relaxed);
 }
 
-/* Give back what was reserved behind the seal, and make our mapping of it read-only. */
-static void trim(struct pykv_store *store)
+void maintain_trim(struct pykv_store *store)
 {
     struct shared *shared = store->shared;
     for (uint32_t slot = 0; slot < SEGMENT_SLOT_COUNT; slot++) {
@@ -98,7 +98,7 @@ void maintain_sealed(struct pykv_store *store)
         return;
     protect(store);
     if (store_sync_sealed(store) == PYKV_OK && store_write_manifest(store) == PYKV_OK)
-        trim(store);
+        maintain_trim(store);
 }
 
 void maintain_list(struct pykv_store *store)
@@ -108,7 +108,7 @@ void maintain_list(struct pykv_store *store)
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !some; i++)
         some = atomic_load(&store->shared->segments[i].id) != 0 && atomic_load(&store->shared->segments[i].synced) == 1;
     if (some && store_write_manifest(store) == PYKV_OK)
-        trim(store);
+        maintain_trim(store);
 }
 
 /* Between two slices of compaction. While there is little pressure it works half of the time. */
@@ -133,17 +133,21 @@ static int between_slices(struct pykv_store *store)
 static bool work_shared(struct pykv_store *store)
 {
     bool died, more = false;
-    if ((!sealed_due(store) && !checkpoint_due(store) && !store_sweep_due(store) && !compact_due(store)) ||
-        !shared_lock_try(&store->shared->maintain, &store->process, &died))
+    if ((!sealed_due(store) && !checkpoint_due(store) && !store_sweep_due(store) && !expire_due(store) && !compact_due(store)) ||
+        (!shared_lock_try(&store->shared->maintain, &store->process, &died) &&
+         !shared_lock_replace(&store->shared->maintain, &store->process)))
         return false;
     maintain_sealed(store);
     if (checkpoint_due(store))
         (void)checkpoint_write(store);
     if (store_sweep_due(store))
         store_sweep(store);
+    store->slice_ns = 0;
+    if (expire_due(store))
+        more = expire(store, between_slices) == PYKV_OK;
     if (compact_due(store)) {
         store->slice_ns = 0;
-        more = compact(store, between_slices) == PYKV_OK;
+        more |= compact(store, between_slices) == PYKV_OK;
     }
     shared_lock_release(&store->shared->maintain, &store->process);
     return more;
@@ -180,7 +184,7 @@ static bool keep(struct pykv_store *store)
 /* ---- The helpers ----
  *
  * One that must be quick, so that no writer has to zero what it is about to write, and one that does all
- * that takes its time: syncs of sealed segments, checkpoints, sweeps, compaction. */
+ * that takes its time: syncs of sealed segments, checkpoints, sweeps, expiry, compaction. */
 
 static void sleep_on(struct pykv_store *store, struct helper *helper, uint32_t ms)
 {
@@ -248,6 +252,7 @@ static void start(struct pykv_store *store, struct helper *helper, void (*run)(v
 /* Who only reads has nothing to keep, but gives up segments that were removed. */
 void maintain_start(struct pykv_store *store)
 {
+    atomic_store(&store->kept_ns, store->os->monotonic_ns(store->os));
     if (!store->read_only)
         start(store, &store->ahead, run_ahead);
     start(store, &store->keeper, run_keeper);
@@ -312,12 +317,31 @@ static void work_alone(struct pykv_store *store)
         (void)store_sync_to(store, atomic_load(&store->shared->tail));
 }
 
+void maintain_ahead(struct pykv_store *store)
+{
+    if (!ahead_due(store))
+        return;
+    if (atomic_load_explicit(&store->ahead.thread, memory_order_relaxed) == NULL)
+        log_extend_ahead(&store->log);
+    else
+        wake(store, &store->ahead);
+}
+
+/* Where there is no keeper that would look by itself now and then. */
+static bool round_due(struct pykv_store *store)
+{
+    uint64_t now = store->os->monotonic_ns(store->os), last = atomic_load_explicit(&store->kept_ns, memory_order_relaxed);
+    return now - last >= (uint64_t)IDLE_MS * 1000000 && atomic_compare_exchange_strong(&store->kept_ns, &last, now);
+}
+
 void maintain_nudge(struct pykv_store *store)
 {
     if (__builtin_expect(atomic_load_explicit(&store->helpers_due, memory_order_relaxed), 0) &&
         atomic_exchange(&store->helpers_due, false))
         maintain_start(store);
     bool keeper_due = sealed_due(store) || checkpoint_due(store);
+    if (__builtin_expect(atomic_load_explicit(&store->keeper.thread, memory_order_relaxed) == NULL, 0))
+        keeper_due |= round_due(store);
     if (__builtin_expect(atomic_load_explicit(&store->shared->pressure, memory_order_relaxed) >= PRESSURE_SOME, 0))
         hold_back(store);
     if (__builtin_expect(!ahead_due(store) && !keeper_due, 1) &&

@@ -91,6 +91,7 @@ struct os {
      * value, else on a wake, a signal or after timeout_ms; callers look again. */
     void (*wait)(const struct os *os, const uint32_t *word, uint32_t value, uint32_t timeout_ms);
     void (*wake)(const struct os *os, const uint32_t *word, bool all);
+    void (*yield)(const struct os *os);     /* let others run first, who are waiting for a processor */
 
     int (*random)(const struct os *os, void *bytes, size_t size);
     uint64_t (*wall_ms)(const struct os *os);           /* since 1970 */

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>                  /* renameat */
 #include <stdlib.h>
@@ -590,6 +591,12 @@ static void posix_wake(const struct os *os, const uint32_t *word, bool all)
 
 #endif
 
+static void posix_yield(const struct os *os)
+{
+    (void)os;
+    (void)sched_yield();
+}
+
 /* ---- Chance, time, identity ---- */
 
 static int posix_random(const struct os *os, void *bytes, size_t size)
@@ -788,6 +795,7 @@ const struct os os_posix = {
     .lock_held = posix_lock_held,
     .wait = posix_wait,
     .wake = posix_wake,
+    .yield = posix_yield,
     .random = posix_random,
     .wall_ms = posix_wall_ms,
     .monotonic_ns = posix_monotonic_ns,

@@ -263,6 +263,12 @@ int64_t pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t expect_count
 int pykv_incr(struct pykv_store *store, const uint8_t *key, size_t key_size, int64_t by,
               int set_expiry, uint64_t expiry_ms, int durability, int64_t *sum);
 
+/* Give `key` another expiry, 0 for never; atomic. `later` nonzero: only if that is later than the one it
+ * has. The record is written anew, value and all, unless nothing changes. PYKV_OK if the key is present,
+ * PYKV_NOT_FOUND if not. */
+int pykv_expire(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t expiry_ms,
+                int later, int durability);
+
 /* Make everything acknowledged so far, by any process, survive a power cut. */
 int pykv_sync(struct pykv_store *store);
 

@@ -192,6 +192,10 @@ static int register_segment(struct recovery *recovery, uint64_t id, const struct
         position_offset(recovery->manifest.durable) < length)
         length = position_offset(recovery->manifest.durable);
     segment_enter(entry, header->kind, header->capacity, header->birth);
+    /* The batches of that time may be lost. Their numbers are not given again: what a tombstone must hide
+     * is told by comparing its version with births. */
+    if (header->birth > recovery->replay.counters.sequence && header->birth < SEQUENCE_MAX)
+        recovery->replay.counters.sequence = header->birth;
     atomic_store(&entry->length, length);
     atomic_store(&entry->synced, known != NULL && known->length != 0);
     atomic_store(&entry->id, id);
@@ -330,7 +334,6 @@ static int find_proof(struct recovery *recovery, size_t index, uint64_t hole, ui
         if (status != PYKV_OK)
             return status;
         walk.limit = log_limit(&store->log, walk.segment);
-        walk.wasted = 0;
         if (i > index) {
             walk.offset = SEGMENT_HEADER_SIZE;
             proof.hole_segment = 0;     /* a MARK here covers all segments before */
@@ -344,6 +347,7 @@ static int find_proof(struct recovery *recovery, size_t index, uint64_t hole, ui
             else if (walk.sealed != 0)
                 break;
         }
+        log_walk_release(&walk);
         if (status < 0 && status != PYKV_CORRUPT)
             return status;
     }
@@ -398,6 +402,41 @@ static void drop_unused(struct recovery *recovery, size_t index)
     recovery->ids[recovery->count] = id;
 }
 
+/* One segment that was being written: from walk->offset to its seal, or to the end of the log. */
+static int replay_open(struct recovery *recovery, size_t index, struct log_walk *walk)
+{
+    struct pykv_store *store = recovery->store;
+    bool judged = false, repair = store->options.repair;
+    int status;
+    while ((status = log_walk(walk)) == PYKV_CORRUPT) {
+        uint64_t hole = walk->offset;
+        bool torn = hole >= walk->loose_end;
+        if (torn) {
+            status = judged ? PYKV_OK : judge_hole(recovery, index, hole, &walk->loose_end);
+            if (status != PYKV_OK)
+                return status;
+            judged = true;
+            torn = hole >= walk->loose_end;
+            if (torn && !repair)
+                return PYKV_OK;     /* the log ends here */
+            if (!torn && repair)
+                continue;           /* of a batch that was whole, all that is left */
+        }
+        if (!torn && (status = replay_damage(store, recovery->ids[index], hole,
+                                             "a record that was durable does not verify")) != PYKV_OK)
+            return status;
+        if ((status = log_walk_resync(walk)) != PYKV_OK)
+            return status;
+        if (walk->offset == walk->limit) {
+            walk->offset = hole;
+            return PYKV_OK;
+        }
+        if (torn)                   /* salvage what is whole behind the hole, too */
+            atomic_fetch_add(&store->damaged_records, 1);
+    }
+    return status;
+}
+
 /* The segments that were being written, in the order that their seals tell. */
 static int replay_tail(struct recovery *recovery, size_t index)
 {
@@ -410,38 +449,11 @@ static int replay_tail(struct recovery *recovery, size_t index)
             return status;
         walk.offset = replay_offset(&recovery->replay, id);
         walk.limit = log_limit(&store->log, walk.segment);
-        walk.loose_end = walk.wasted = 0;
-        bool judged = false;
-        for (;;) {
-            status = log_walk(&walk);
-            if (status != PYKV_OK && status != PYKV_CORRUPT)
-                return status;
-            if (status == PYKV_OK)
-                break;
-            uint64_t hole = walk.offset;
-            bool torn = hole >= walk.loose_end;
-            if (torn) {
-                status = judged ? PYKV_OK : judge_hole(recovery, index, hole, &walk.loose_end);
-                if (status != PYKV_OK)
-                    return status;
-                judged = true;
-                torn = hole >= walk.loose_end;
-                if (torn && !store->options.repair)
-                    break;              /* the log ends here */
-                if (!torn && store->options.repair)
-                    continue;           /* of a batch that was whole, all that is left */
-            }
-            if (!torn && (status = replay_damage(store, id, hole, "a record that was durable does not verify")) != PYKV_OK)
-                return status;
-            if ((status = log_walk_resync(&walk)) != PYKV_OK)
-                return status;
-            if (walk.offset == walk.limit) {
-                walk.offset = hole;
-                break;
-            }
-            if (torn)                   /* salvage what is whole behind the hole, too */
-                atomic_fetch_add(&store->damaged_records, 1);
-        }
+        walk.loose_end = 0;
+        status = replay_open(recovery, index, &walk);
+        log_walk_release(&walk);
+        if (status != PYKV_OK)
+            return status;
         recovery->position = position_make(id, walk.offset);
         uint64_t next = walk.sealed;
         if (next == 0)
@@ -464,16 +476,19 @@ static int replay_tail(struct recovery *recovery, size_t index)
 
 /* ---- The whole log ---- */
 
-/* What the checkpoint counted, of the segments that are still there. */
+/* What the checkpoint tells of the segments that are still there. */
 static void adopt_checkpoint(struct recovery *recovery)
 {
     struct shared *shared = recovery->store->shared;
     recovery->replay.checkpoint = &recovery->checkpoint;
     recovery->replay.counters.keys = recovery->checkpoint.keys;
-    recovery->replay.counters.sequence = recovery->checkpoint.sequence;
+    if (recovery->checkpoint.sequence > recovery->replay.counters.sequence)
+        recovery->replay.counters.sequence = recovery->checkpoint.sequence;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
-        if (recovery->checkpoint.ids[i] != 0 && atomic_load(&shared->segments[i].id) == recovery->checkpoint.ids[i])
+        if (recovery->checkpoint.ids[i] != 0 && atomic_load(&shared->segments[i].id) == recovery->checkpoint.ids[i]) {
             atomic_store(&shared->segments[i].live_bytes, recovery->checkpoint.live_bytes[i]);
+            atomic_store(&shared->segments[i].expiry_next, recovery->checkpoint.expiry_next[i]);
+        }
 }
 
 static int ignore(void *context, const struct record *record, uint64_t location)
@@ -501,6 +516,7 @@ static int cut_compacted(struct recovery *recovery, uint64_t id)
     uint64_t hole = walk.offset;
     if (status == PYKV_CORRUPT)
         status = log_walk_resync(&walk);
+    log_walk_release(&walk);
     if (status == PYKV_OK && walk.offset == walk.limit)
         atomic_store(&recovery->store->shared->segments[id % SEGMENT_SLOT_COUNT].length, hole);
     return status;
@@ -718,7 +734,9 @@ static int finish(struct recovery *recovery)
                                                                         : position_make(first, SEGMENT_HEADER_SIZE));
     atomic_store(&shared->written_bytes, shared_bytes_since(shared, recovery->checkpoint.start));
     atomic_store(&shared->checkpoint_sequence, recovery->has_checkpoint ? recovery->checkpoint.sequence : 0);
-    status = store_write_manifest(store);
+    status = compact_settle(store);     /* what was taken in without a manifest */
+    if (status == PYKV_OK)
+        status = store_write_manifest(store);
     if (status == PYKV_OK && recovery->has_manifest && recovery->manifest.count == 0)
         (void)store->os->dir_list(store->os, store->dir, remove_given_up, recovery);
     for (size_t i = recovery->count; i < recovery->all && status == PYKV_OK && !store->options.repair; i++) {

@@ -8,13 +8,14 @@
 #define WORKERS_MAX 8u
 
 struct entry {
-    uint64_t hash, location, sequence, size;
+    uint64_t hash, location, sequence, size, expiry;
     uint16_t flags;
 };
 
 static struct record record_of(const struct entry *entry)
 {
-    return (struct record){ .flags = entry->flags, .sequence = entry->sequence, .size = entry->size };
+    return (struct record){ .flags = entry->flags, .sequence = entry->sequence, .size = entry->size,
+                            .expiry = entry->expiry };
 }
 
 /* Keys are counted by the slots that there are. Bytes are counted as of a moment after the first slots
@@ -146,7 +147,8 @@ static int read_record(void *context, const struct record *record, uint64_t loca
     }
     struct entry *entry = &reader->chunk->entries[reader->chunk->count++];
     *entry = (struct entry){ .hash = hash_bytes(&store->hash_key, record->key, record->key_size), .location = location,
-                             .sequence = record->sequence, .size = record->size, .flags = record->flags };
+                             .sequence = record->sequence, .size = record->size, .expiry = record->expiry,
+                             .flags = record->flags };
     return reader->chunk->count == CHUNK_SIZE ? chunk_send(reader) : PYKV_OK;
 }
 
@@ -171,6 +173,7 @@ static int read_segment(struct reader *reader, uint64_t id, uint64_t *offset)
         if (status != PYKV_OK)
             break;
     }
+    log_walk_release(&walk);
     if (walk.segment->base != NULL)
         store->os->advise(store->os, walk.segment->base, walk.segment->map_size, OS_RANDOM);
     return status;
@@ -258,6 +261,7 @@ static int replay_alone(struct replay *replay, const uint64_t *ids, size_t count
             if ((status = replay_damage(store, ids[i], walk.offset, "a record before the durable point does not verify")) != PYKV_OK ||
                 (status = log_walk_resync(&walk)) != PYKV_OK)
                 break;
+        log_walk_release(&walk);
     }
     return status;
 }

@@ -138,7 +138,7 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
     segment->capacity = header.capacity;
     segment->seed = segment_seed(log->store_id, segment->id);
     segment->writable = active && log->writable;
-    bool grows = active || (entry->kind == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0);
+    bool grows = active || (atomic_load(&entry->kind) == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0);
     segment->map_size = (size_t)(grows ? header.capacity : stat.size);
     if (log->pread || segment->map_size == 0)
         return PYKV_OK;

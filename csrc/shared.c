@@ -189,6 +189,12 @@ void shared_lock_acquire(struct shared_lock *lock, const struct process *process
     }
 }
 
+bool shared_lock_replace(struct shared_lock *lock, const struct process *process)
+{
+    uint32_t word = atomic_load_explicit(&lock->word, memory_order_relaxed);
+    return (word & OWNER_MASK) != 0 && !owner_alive(word, process) && lock_take(lock, word, word & WAITERS, process);
+}
+
 void shared_lock_release(struct shared_lock *lock, const struct process *process)
 {
     uint32_t word = atomic_fetch_and_explicit(&lock->word, COUNT_MASK, memory_order_release);
@@ -237,7 +243,7 @@ uint64_t shared_bytes_since(const struct shared *shared, uint64_t position)
         return 0;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT && position_segment(tail) != position_segment(position); i++) {
         uint64_t id = atomic_load(&shared->segments[i].id);
-        if (id >= position_segment(position) && id < position_segment(tail) && shared->segments[i].kind == SEGMENT_LOG)
+        if (id >= position_segment(position) && id < position_segment(tail) && atomic_load(&shared->segments[i].kind) == SEGMENT_LOG)
             sum += atomic_load(&shared->segments[i].length);
     }
     return sum > position_offset(position) ? sum - position_offset(position) : 0;

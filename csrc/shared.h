@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 5u
+#define SHARED_LAYOUT 6u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
@@ -78,27 +78,39 @@ struct segment_entry {
                                          * the version before this; 0: not */
     _Atomic uint64_t tombstone_newest;  /* version of the newest tombstone in it that is known of */
     _Atomic uint64_t tombstone_bytes;   /* of those known of */
-    uint64_t birth;                     /* version of the newest batch when it was begun */
-    uint64_t capacity;
+    _Atomic uint64_t expiry_next;       /* when it is to be looked through for what has expired, in ms since
+                                         * 1970; 0: nothing in it will expire. Writers of records lower it,
+                                         * with expiry_note(); expire.c sets it anew. (W) */
+    _Atomic uint64_t birth;             /* version of the newest batch when it was begun */
+    _Atomic uint64_t capacity;
     _Atomic uint32_t synced;            /* 0: not durable, or not all; 1: sealed and durable; 2: and
                                          * trimmed. What compaction wrote is durable once the manifest
                                          * lists it, and never changes from then on */
-    uint16_t kind;                      /* enum segment_kind */
+    _Atomic uint16_t kind;              /* enum segment_kind */
     _Atomic uint16_t damaged;           /* compaction met damage there: it stays as it is */
 };
 
 /* All but the id and the length of a segment that holds nothing yet. */
 static inline void segment_enter(struct segment_entry *entry, uint32_t kind, uint64_t capacity, uint64_t birth)
 {
-    entry->kind = (uint16_t)kind;
-    entry->capacity = capacity;
-    entry->birth = birth;
+    atomic_store(&entry->kind, (uint16_t)kind);
+    atomic_store(&entry->capacity, capacity);
+    atomic_store(&entry->birth, birth);
     atomic_store(&entry->live_bytes, 0);
     atomic_store(&entry->retired, 0);
     atomic_store(&entry->tombstone_newest, 0);
     atomic_store(&entry->tombstone_bytes, 0);
+    atomic_store(&entry->expiry_next, 0);
     atomic_store(&entry->damaged, 0);
     atomic_store(&entry->synced, 0);
+}
+
+/* (W) Before a slot leads to a record that expires, into the word that tells when it is to be removed. */
+static inline void expiry_note(_Atomic uint64_t *next, uint64_t expiry)
+{
+    uint64_t now = atomic_load_explicit(next, memory_order_relaxed);
+    if (now == 0 || expiry < now)
+        atomic_store_explicit(next, expiry == 0 ? 1 : expiry, memory_order_relaxed);
 }
 
 /* An instant that somebody looks at. What is behind `owner` is for figures alone: for a moment it may
@@ -128,6 +140,7 @@ struct shared {
 
     _Alignas(64) _Atomic uint64_t durable;      /* the log up to here survives a power cut */
     _Atomic uint32_t sync_round;        /* counts finished syncs: the word committers sleep on */
+    _Atomic uint32_t sync_slept;        /* 1 + the newest round whose end somebody slept for: a hint */
     _Atomic uint32_t sync_failed;       /* nonzero: writes are refused until the store is reopened */
     _Atomic uint64_t sync_count;
     _Atomic uint64_t directory_synced;  /* segments up to this id have a durable name */
@@ -150,6 +163,10 @@ struct shared {
     _Atomic uint64_t freed_bytes;       /* of the segments that it removed */
     _Atomic uint64_t removals;          /* counts segments that were removed: whoever fails to read a
                                          * place looks whether this moved meanwhile */
+
+    _Alignas(64) _Atomic uint64_t expiry_since; /* the first expiry of what was written since the active
+                                         * segment was last looked through, 0: none; (W) */
+    _Atomic uint64_t expiry_rest_ms;    /* that one is left alone until then, by the clock since boot */
 
     _Alignas(64) _Atomic uint64_t counters[2][8];   /* the fields of struct shared_counters */
     _Alignas(64) struct keydir_shared keydir;
@@ -206,6 +223,8 @@ void process_backup_unlock(const struct process *process);
  * A waiter sleeps; one that has waited some milliseconds asks whether the owner lives. */
 void shared_lock_acquire(struct shared_lock *lock, const struct process *process, bool *died);
 bool shared_lock_try(struct shared_lock *lock, const struct process *process, bool *died);
+/* Acquire it if its owner died with it, without waiting: a look at a file lock. */
+bool shared_lock_replace(struct shared_lock *lock, const struct process *process);
 void shared_lock_release(struct shared_lock *lock, const struct process *process);
 /* Take over a lock whose owner had the slot that is now ours. True if it was so. */
 bool shared_lock_inherit(struct shared_lock *lock, const struct process *process);

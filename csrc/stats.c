@@ -276,7 +276,7 @@ static int verify_segment(struct verification *verification, uint32_t slot, uint
     while ((status = log_walk(&walk)) == PYKV_CORRUPT) {
         uint64_t start = walk.offset;
         if ((status = log_walk_resync(&walk)) != PYKV_OK)
-            return status;
+            break;
         if (leads_into(verification, slot, start, walk.offset) ||
             position_make(id, start) >= atomic_load(&store->shared->checkpoint_start)) {
             note_damage(verification, name, start, walk.offset - start);
@@ -285,6 +285,7 @@ static int verify_segment(struct verification *verification, uint32_t slot, uint
             report->skipped_bytes += walk.offset - start;
         }
     }
+    log_walk_release(&walk);
     report->segments++;
     report->bytes += walk.limit;
     return status;

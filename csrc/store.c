@@ -596,9 +596,9 @@ int store_write_manifest(struct pykv_store *store)
     manifest.segment_id_next = shared->segment_id_next;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
         uint64_t id = atomic_load(&shared->segments[i].id);
-        if (id == 0)
-            continue;
         bool synced = atomic_load(&shared->segments[i].synced) != 0;
+        if (id == 0 || (!synced && atomic_load(&shared->segments[i].kind) == SEGMENT_COMPACTED))
+            continue;       /* what compaction has not finished does not count */
         size_t at = manifest.count++;
         for (; at > 0 && manifest.segments[at - 1].id > id; at--)
             manifest.segments[at] = manifest.segments[at - 1];

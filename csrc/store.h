@@ -51,6 +51,7 @@ struct pykv_store {
     _Atomic bool helpers_due;       /* after a fork: the next write starts them */
     _Atomic uint32_t helpers_stop;
     uint64_t slice_ns;              /* the keeper's: when compaction last paused */
+    _Atomic uint64_t kept_ns;       /* where there is no keeper: when a writer last did its round */
     _Atomic bool idle;              /* nobody has written for a while */
     _Atomic uint64_t held_at;       /* where in the log a writer of ours last asked whether to wait */
 
@@ -127,7 +128,8 @@ struct present {                /* what the keydir has for a key now */
 struct operation {
     const uint8_t *key, *value;
     uint32_t key_size, value_size;
-    uint64_t number;            /* expiry, the version expected, or the position to look from */
+    uint64_t number;            /* expiry, the version expected, or the position to look from, */
+    uint64_t then_ms;           /* at this time: what had expired by then was absent already */
     uint64_t hash;
     uint8_t kind;               /* enum pykv_op */
     bool superseded;            /* a later operation of the batch names the key */
@@ -179,11 +181,15 @@ int store_refused(const struct pykv_store *store);  /* PYKV_SYNC_FAILED if so */
 /* ---- maintain.c ---- */
 void maintain_start(struct pykv_store *store);  /* begins the helper threads, where there can be any */
 void maintain_stop(struct pykv_store *store);
-/* Sync, list and trim what was sealed. The caller holds the maintain lock. */
+/* Sync, list and trim what was sealed. The caller of these three holds the maintain lock. */
 void maintain_sealed(struct pykv_store *store);
-/* The same, and what others have synced but not listed. */
+/* Give back what was reserved behind the seals of segments that are durable: also how a recovery without
+ * a manifest knows that they were. */
+void maintain_trim(struct pykv_store *store);
+/* As maintain_sealed(), and what others have synced but not listed. */
 void maintain_list(struct pykv_store *store);
 void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helper if due */
+void maintain_ahead(struct pykv_store *store);  /* after a write of the keeper's own */
 void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper sweep, if due */
 
 /* ---- compact.c ---- */
@@ -202,6 +208,15 @@ bool compact_retired(const struct segment_entry *entry);
 /* Its part of the figures; without the lock. */
 void compact_stats(struct pykv_store *store, struct pykv_stats *out);
 
+/* ---- expire.c ---- */
+
+#define EXPIRY_UNKNOWN 1u       /* as expiry_next: look at once */
+
+/* The caller of each holds the maintain lock. */
+bool expire_due(struct pykv_store *store);
+/* Remove what has expired in one segment that is due, if there is one. `between` as with compact(). */
+int expire(struct pykv_store *store, int (*between)(struct pykv_store *store));
+
 /* ---- checkpoint.c ---- */
 int checkpoint_write(struct pykv_store *store);     /* the caller holds the maintain lock */
 struct checkpoint {
@@ -212,6 +227,7 @@ struct checkpoint {
     uint64_t position, sequence;    /* `live_bytes` are as of here */
     uint64_t *live_bytes;       /* of each segment slot; SEGMENT_SLOT_COUNT of them, owned */
     uint64_t *ids;              /* of the segment that was there; 0: none */
+    uint64_t *expiry_next;      /* as in its entry */
 };
 /* Load the newest checkpoint that verifies into the empty keydir; PYKV_NOT_FOUND if none does, with
  * the keydir still empty. The segments have been registered. */

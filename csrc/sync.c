@@ -1,11 +1,16 @@
 /* sync.c -- durability. Committers share fdatasyncs: one of them syncs what all have appended, the
- * others sleep until it is done and look whether they were covered. The durable position moves only
- * after a sync that returned without error. After one that failed it never moves again and writes
- * are refused: the kernel may have dropped the pages and forgotten the error, so that a second
- * fdatasync would succeed and lie. */
+ * others sleep until it is done and look whether they were covered. Those who were are about to append
+ * again, and who leads the next round lets them: to sync at once would cover half of them, and the other
+ * half in the round after it (16 committers had 8 puts in a sync, and have 15).
+ *
+ * The durable position moves only after a sync that returned without error. After one that failed it
+ * never moves again and writes are refused: the kernel may have dropped the pages and forgotten the
+ * error, so that a second fdatasync would succeed and lie. */
 #include "store.h"
 
 #define WAIT_MS 5u
+#define GATHER_STILL_NS 20000u      /* nobody has appended for so long: all are here */
+#define GATHER_MAX_NS 200000u       /* more than a sync takes on a good disk is too much */
 
 int store_refused(const struct pykv_store *store)
 {
@@ -32,8 +37,37 @@ static int sync_now(struct pykv_store *store, bool sealed_only)
         int error = pykv_last_error()->os_errno;
         atomic_store(&shared->sync_failed, error != 0 ? (uint32_t)error : 5u);
     }
-    atomic_fetch_add_explicit(&shared->sync_round, 1, memory_order_release);
     return status;
+}
+
+/* Let go of the sync lock, and wake those who slept meanwhile. In this order: who has read the number of
+ * the round and then finds the lock taken sleeps before the number changes, and is woken; were it counted
+ * before the release, he could have read the new number, and sleep until the timeout. */
+static void round_end(struct pykv_store *store)
+{
+    struct shared *shared = store->shared;
+    shared_lock_release(&shared->sync, &store->process);
+    atomic_fetch_add(&shared->sync_round, 1);
+    store->os->wake(store->os, (const uint32_t *)&shared->sync_round, true);
+}
+
+/* Wait for other committers, if there were any a moment ago. Who commits alone never waits. */
+static void gather(const struct pykv_store *store)
+{
+    const struct shared *shared = store->shared;
+    uint32_t slept = atomic_load(&shared->sync_slept);
+    if (slept == 0 || atomic_load(&shared->sync_round) + 1 - slept > 2)
+        return;
+    uint64_t start = store->os->monotonic_ns(store->os), still = start, now = start;
+    uint64_t tail = atomic_load(&shared->tail);
+    while (now - still < GATHER_STILL_NS && now - start < GATHER_MAX_NS) {
+        store->os->yield(store->os);
+        now = store->os->monotonic_ns(store->os);
+        if (atomic_load(&shared->tail) != tail) {
+            tail = atomic_load(&shared->tail);
+            still = now;
+        }
+    }
 }
 
 int store_sync_to(struct pykv_store *store, uint64_t position)
@@ -48,15 +82,17 @@ int store_sync_to(struct pykv_store *store, uint64_t position)
         held = shared_lock_try(&shared->sync, &store->process, &died);
         if (!held) {
             /* Asleep until a round ends; if its leader dies, the timeout leads to the lock. */
+            atomic_store(&shared->sync_slept, round + 1);
             store->os->wait(store->os, (const uint32_t *)&shared->sync_round, round, WAIT_MS);
             if (atomic_load(&shared->sync_round) != round)
                 continue;
             shared_lock_acquire(&shared->sync, &store->process, &died);
         }
-        if (atomic_load_explicit(&shared->durable, memory_order_acquire) < position && store_refused(store) == PYKV_OK)
+        if (atomic_load_explicit(&shared->durable, memory_order_acquire) < position && store_refused(store) == PYKV_OK) {
+            gather(store);
             status = sync_now(store, false);
-        shared_lock_release(&shared->sync, &store->process);
-        store->os->wake(store->os, (const uint32_t *)&shared->sync_round, true);
+        }
+        round_end(store);
     }
     return status;
 }
@@ -68,8 +104,7 @@ int store_sync_sealed(struct pykv_store *store)
     int status = store_refused(store);
     if (status == PYKV_OK)
         status = sync_now(store, true);
-    shared_lock_release(&store->shared->sync, &store->process);
-    store->os->wake(store->os, (const uint32_t *)&store->shared->sync_round, true);
+    round_end(store);
     return status;
 }
 
@@ -86,7 +121,7 @@ int pykv_sync(struct pykv_store *store)
     int status = store_enter(store);
     if (status != PYKV_OK)
         return status;
-    if (!store->private)
+    if (!store->private && (status = store_refused(store)) == PYKV_OK)
         status = store_sync_to(store, atomic_load(&store->shared->tail));
     store_leave(store);
     return status;

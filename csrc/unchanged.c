@@ -1,7 +1,10 @@
 /* unchanged.c -- whether anything happened to the keys that begin with a prefix since some position of
  * the log: the log itself tells, as every write and delete is a record behind that position. It costs
  * a look at each record since, whosever it is, and nothing while nobody asks. Turned down: a version
- * for each of some thousand hashed prefixes, which every write would have to count up. */
+ * for each of some thousand hashed prefixes, which every write would have to count up.
+ *
+ * The delete of what had expired before the position is no change: it was absent then, and is absent now.
+ * Expired records are removed in the background (expire.c), and that is to disturb nobody. */
 #include <string.h>
 
 #include "store.h"
@@ -10,9 +13,25 @@
 #define ROUNDS_MAX 8                        /* then it is done there, however much it is */
 
 struct unchanged {
+    struct pykv_store *store;
     struct operation *operations;
     size_t count;
 };
+
+/* Whether a record is the delete of one that had expired. What cannot be read had not. */
+static bool removes_expired(struct pykv_store *store, const struct record *record, uint64_t then_ms)
+{
+    struct log_reader reader;
+    struct record before;
+    if ((record->flags & RECORD_TOMBSTONE) == 0 || record->previous == 0)
+        return false;
+    log_reader_init(&reader, store->os);
+    bool expired = log_read(&store->log, record->previous, &reader, &before) == PYKV_OK && before.flags & RECORD_EXPIRY &&
+                   before.expiry <= then_ms && before.sequence < record->sequence && before.key_size == record->key_size &&
+                   (record->key_size == 0 || memcmp(before.key, record->key, record->key_size) == 0);
+    log_reader_release(&reader);
+    return expired;
+}
 
 /* Records older than an operation's own position are none of its business. */
 static int look(void *context, const struct record *record, uint64_t location)
@@ -24,6 +43,8 @@ static int look(void *context, const struct record *record, uint64_t location)
         struct operation *operation = &unchanged->operations[i];
         if (operation->kind != PYKV_EXPECT_PREFIX_UNCHANGED || operation->key_size > record->key_size ||
             (operation->key_size != 0 && memcmp(operation->key, record->key, operation->key_size) != 0))
+            continue;
+        if (removes_expired(unchanged->store, record, operation->then_ms))
             continue;
         /* Of the segment's id a location has the low 20 bits, as many as we need to compare. */
         uint64_t id = position_segment(operation->number), offset = position_offset(operation->number);
@@ -80,7 +101,7 @@ static int first_position(struct pykv_store *store, const struct operation *oper
 
 int store_unchanged(struct pykv_store *store, struct operation *operations, size_t count)
 {
-    struct unchanged unchanged = { operations, count };
+    struct unchanged unchanged = { store, operations, count };
     uint64_t tail = atomic_load(&store->shared->tail), from;
     int status = first_position(store, operations, count, tail, &from);
     if (status == PYKV_OK && from != tail)

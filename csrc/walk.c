@@ -2,22 +2,6 @@
 #include "error.h"
 #include "log.h"
 
-/* Bytes can be made to look, at every step, like a long record, and checking them all would take days.
- * What random bytes cost is known: a header of theirs makes sense once in 16,000 steps, and the record
- * that it tells of is half as long as the rest. That is allowed, and more; then only short ones are. */
-#define SHORT_SIZE 4096u
-#define WASTE_BASE (UINT64_C(16) << 20)
-#define WASTE_STEP 64u              /* bytes for each byte that the walk got on, */
-#define WASTE_SHARE (1u << 20)      /* and one more for so many bytes of the segment */
-
-static bool too_costly(const struct log_walk *walk, uint64_t size)
-{
-    if (walk->wasted == 0 || size <= SHORT_SIZE)
-        return false;
-    uint64_t allowed = WASTE_BASE + 4 * walk->limit + (WASTE_STEP + walk->limit / WASTE_SHARE) * walk->offset;
-    return walk->wasted + size > allowed;
-}
-
 /* Mapped segments are read in place. Others through the reader, a record at a time. */
 static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
                       const uint8_t **bytes, struct record *out)
@@ -30,15 +14,14 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
         if (walk->limit > segment->map_size)
             return PYKV_CORRUPT;
         *bytes = segment->base + offset;
-        int decoded = record_decode(*bytes, room, out);
-        return decoded == PYKV_OK && too_costly(walk, out->size) ? PYKV_CORRUPT : decoded;
+        return record_decode(*bytes, room, out);
     }
     uint64_t need = room < sizeof reader->small ? room : sizeof reader->small;
     uint8_t *buffer = reader->small;
     int status = segment_read(walk->log, segment, buffer, (size_t)need, offset);
     if (status != PYKV_OK)
         return status;
-    if (record_decode_header(buffer, out) != PYKV_OK || out->size > room || too_costly(walk, out->size))
+    if (record_decode_header(buffer, out) != PYKV_OK || out->size > room)
         return PYKV_CORRUPT;
     if (out->size > need) {
         if (out->size > reader->large_size) {
@@ -57,20 +40,19 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
 }
 
 /* One verified record at `offset`. */
-static int walk_record(struct log_walk *walk, struct log_reader *reader, uint64_t offset,
+static int walk_record(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
                        struct record *out)
 {
     const uint8_t *bytes = NULL;
     int status = walk_fetch(walk, reader, offset, &bytes, out);
-    if (status != PYKV_OK || record_verify(bytes, out->size, record_seed(walk->segment->seed, offset)))
-        return status;
-    walk->wasted += out->size;
-    return PYKV_CORRUPT;
+    if (status == PYKV_OK && !record_verify(bytes, out->size, record_seed(walk->segment->seed, offset)))
+        status = PYKV_CORRUPT;
+    return status;
 }
 
 /* The members of the frame at walk->offset, one after the other; told to `each` if `tell`. PYKV_CORRUPT
  * if one does not verify, PYKV_INVALID if all do and yet they are not what the frame says. */
-static int walk_members(struct log_walk *walk, struct log_reader *reader,
+static int walk_members(const struct log_walk *walk, struct log_reader *reader,
                         const struct record *frame, bool tell)
 {
     uint64_t offset = walk->offset + RECORD_BARE_SIZE;
@@ -111,8 +93,6 @@ static int walk_frame(struct log_walk *walk, struct log_reader *reader, bool tel
     if (record.flags & RECORD_FRAME) {
         *size = RECORD_BARE_SIZE + (uint64_t)record.value_size * RECORD_ALIGNMENT;
         status = walk_members(walk, reader, &record, false);
-        if (status != PYKV_OK && *size <= walk->limit - walk->offset)
-            walk->wasted += *size;
         if (status == PYKV_CORRUPT && loose) {
             *size = RECORD_BARE_SIZE;       /* step into it */
             return PYKV_OK;
@@ -140,18 +120,49 @@ int log_walk(struct log_walk *walk)
     return status;
 }
 
+/* ---- The search behind damage ---- */
+
+#define LONG_SIZE (4 * SUMS_STEP)       /* a longer record is not read before its sum is seen to fit */
+
+/* Whether there can be a frame at walk->offset. PYKV_CORRUPT: no. Of a long record the checksum is put
+ * together from those of the segment, so that each place costs at most LONG_SIZE, whatever stands there. */
+static int walk_may_begin(struct log_walk *walk)
+{
+    uint8_t copy[RECORD_BARE_SIZE];
+    const uint8_t *bytes = copy;
+    struct record record;
+    uint64_t offset = walk->offset, room = walk->limit - offset;
+    uint32_t sum;
+    int status = PYKV_OK;
+    if (room < RECORD_BARE_SIZE || (!walk->log->pread && walk->limit > walk->segment->map_size))
+        return PYKV_CORRUPT;
+    if (!walk->log->pread)
+        bytes = walk->segment->base + offset;
+    else if ((status = segment_read(walk->log, walk->segment, copy, sizeof copy, offset)) != PYKV_OK)
+        return status;
+    if (record_decode_header(bytes, &record) != PYKV_OK || record.size > room)
+        return PYKV_CORRUPT;
+    if (record.size <= LONG_SIZE)
+        return PYKV_OK;
+    if (walk->sums.at == NULL)
+        status = sums_init(&walk->sums, walk->log, walk->segment, offset, walk->limit);
+    if (status == PYKV_OK)
+        status = sums_range(&walk->sums, record_seed(walk->segment->seed, offset), offset + 4, offset + record.size, &sum);
+    return status == PYKV_OK && sum != get_u32(bytes) ? PYKV_CORRUPT : status;
+}
+
+/* What cannot be read ends the search: to pass over it could be to pass over a record, or over the MARK
+ * that proves a loss. */
 int log_walk_resync(struct log_walk *walk)
 {
     struct log_reader reader;
     int status = PYKV_CORRUPT;
     uint64_t size;
     log_reader_init(&reader, walk->log->os);
-    while (status != PYKV_OK && walk->offset < walk->limit) {
+    while (status == PYKV_CORRUPT && walk->offset < walk->limit) {
         walk->offset += RECORD_ALIGNMENT;
-        if (walk->offset < walk->limit)
+        if (walk->offset < walk->limit && (status = walk_may_begin(walk)) == PYKV_OK)
             status = walk_frame(walk, &reader, false, &size);
-        if (status == PYKV_NO_MEMORY)
-            break;
     }
     walk->sealed = 0;
     if (walk->offset >= walk->limit) {
@@ -179,4 +190,9 @@ int log_ends_in_seal(struct log *log, uint64_t id, bool *out)
     *out = status == PYKV_OK && record_decode(bytes, sizeof bytes, &record) == PYKV_OK &&
            record.flags & RECORD_SEAL && record_verify(bytes, sizeof bytes, record_seed(segment->seed, offset));
     return status == PYKV_CORRUPT ? PYKV_OK : status;
+}
+
+void log_walk_release(struct log_walk *walk)
+{
+    sums_release(&walk->sums);
 }

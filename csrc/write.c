@@ -68,6 +68,10 @@ bool store_apply(struct pykv_store *store, struct shared_counters *counters, uin
 {
     bool dead = (record->flags & RECORD_TOMBSTONE) != 0;
     uint64_t slot = location_short(location);
+    if (record->flags & RECORD_EXPIRY) {
+        expiry_note(&store->shared->segments[location_slot(location)].expiry_next, record->expiry);
+        expiry_note(&store->shared->expiry_since, record->expiry);
+    }
     if (present->slot != slot &&
         (present->slot == 0 || !keydir_replace(store->keydir, hash, present->place, present->slot, slot, dead)) &&
         !keydir_insert(store->keydir, hash, slot, dead))
@@ -575,9 +579,11 @@ static int write_arrays(struct pykv_store *store, struct pykv_snapshot *snapshot
     } else if ((status = check_writable(store)) == PYKV_OK) {
         status = unpack(store, count, arrays, operations);
         bool unchanged = arrays->ops != NULL && memchr(arrays->ops, PYKV_EXPECT_PREFIX_UNCHANGED, count) != NULL;
-        for (size_t i = 0; i < arrays->first && status == PYKV_OK && snapshot != NULL; i++)
+        for (size_t i = 0; i < arrays->first && status == PYKV_OK && snapshot != NULL; i++) {
             operations[i].number = operations[i].kind == PYKV_EXPECT_PREFIX_UNCHANGED ? snapshot->instant.position
                                                                                       : snapshot->instant.sequence;
+            operations[i].then_ms = snapshot->now_ms;
+        }
         if (status == PYKV_OK && unchanged)
             status = store_unchanged_ahead(store, operations, count);
         if (snapshot != NULL && !unchanged)
@@ -707,6 +713,50 @@ int pykv_incr(struct pykv_store *store, const uint8_t *key, size_t key_size, int
     }
     if (status == PYKV_OK)
         *sum = result;
+    store_leave(store);
+    return status;
+}
+
+/* ---- Another expiry ---- */
+
+/* (W) Read, and write the same anew. */
+static int expire_locked(struct pykv_store *store, struct operation *operation, bool later, uint64_t *end)
+{
+    struct log_reader reader;
+    struct record record;
+    log_reader_init(&reader, store->os);
+    int status = store_find(store, shared_sequence(store->shared), operation->hash, operation->key,
+                            operation->key_size, &reader, &record);
+    if (status == PYKV_OK && record_expired(store, &record))
+        status = PYKV_NOT_FOUND;
+    uint64_t before = status == PYKV_OK && record.flags & RECORD_EXPIRY ? record.expiry : 0;
+    bool earlier = before == 0 || (operation->number != 0 && operation->number < before);
+    if (status == PYKV_OK && operation->number != before && !(later && earlier)) {
+        operation->value = record.value;
+        operation->value_size = record.value_size;
+        status = store_write_locked(store, operation, 1, NULL, NULL, NULL, end);
+    }
+    log_reader_release(&reader);
+    return status;
+}
+
+int pykv_expire(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t expiry_ms, int later,
+                int durability)
+{
+    uint64_t end = 0;
+    int status = check_sizes(key_size, 0);
+    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+        return status;
+    if ((status = check_writable(store)) == PYKV_OK) {
+        struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size, .number = expiry_ms,
+                                       .hash = hash_bytes(&store->hash_key, key, key_size) };
+        if ((status = store_lock(store)) == PYKV_OK) {
+            status = expire_locked(store, &operation, later != 0, &end);
+            store_unlock(store);
+        }
+        if (status == PYKV_OK)
+            status = store_settle(store, end, durability);
+    }
     store_leave(store);
     return status;
 }

@@ -10,10 +10,19 @@ pykv: an embedded, persistent, log-structured key-value store, used like a dict.
 `open` is the way in; `Store` has the rest. Failures are under `Error`: see pykv.errors.
 """
 
+try:
+    from pykv._core import ffi as _ffi
+    from pykv._core import lib as _lib
+except ImportError as error:
+    if "subinterpreter" not in str(error):
+        raise
+    raise ImportError(
+        "pykv cannot be imported in an isolated sub-interpreter, which cffi does not support: use"
+        " threads or processes, any number of which share a store"
+    ) from error
+
 from pykv._backup import Backup, Repair, repair, restore
 from pykv._batch import Batch
-from pykv._core import ffi as _ffi
-from pykv._core import lib as _lib
 from pykv._open import open
 from pykv._snapshot import Snapshot
 from pykv._stats import Damage, Report, Stats

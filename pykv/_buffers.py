@@ -104,7 +104,20 @@ def expiry_ms(ttl: float | None) -> int:
         raise TypeError(f"ttl is a number of seconds or None, not {type(ttl).__name__}")
     if not 0 < ttl <= TTL_MAX:  # refuses NaN and infinity too
         raise InvalidError(f"ttl must be more than 0 and at most {TTL_MAX:,} seconds, not {ttl}")
-    return math.ceil((time.time() + ttl) * 1000)
+    # Up to whole milliseconds, each by itself: so seconds_left() tells no more than *ttl*.
+    return _now_ms() + max(1, math.ceil(round(ttl * 1000, 3)))
+
+
+def life_ms(ttl: float) -> int:
+    """Return `expiry_ms` of a *ttl* that must be given."""
+    if ttl is None:
+        raise TypeError("ttl is a number of seconds; persist() is for keys that never expire")
+    return expiry_ms(ttl)
+
+
+def seconds_left(expiry: int) -> float | None:
+    """Return the seconds from now to *expiry*, 0.0 at least; None for 0, which is never."""
+    return max(0, expiry - _now_ms()) / 1000 if expiry else None
 
 
 def durability(durable: bool | None) -> int:
@@ -113,6 +126,10 @@ def durability(durable: bool | None) -> int:
         return _DURABILITY[durable]
     except (KeyError, TypeError):
         raise TypeError(f"durable is True, False or None, not {durable!r}") from None
+
+
+def _now_ms() -> int:
+    return -(-time.time_ns() // 1_000_000)
 
 
 def _contiguous(buffer: Buffer, what: str) -> memoryview:

@@ -246,6 +246,16 @@ class _Lib:
         sum: _Pointer,
         /,
     ) -> int: ...
+    def pykv_expire(
+        self,
+        store: _Pointer,
+        key: bytes,
+        key_size: int,
+        expiry_ms: int,
+        later: int,
+        durability: int,
+        /,
+    ) -> int: ...
     def pykv_sync(self, store: _Pointer, /) -> int: ...
     def pykv_clear(self, store: _Pointer, durability: int, /) -> int: ...
     def pykv_compact(self, store: _Pointer, progress: _Pointer, /) -> int: ...

@@ -17,7 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
-from pykv._buffers import Buffer, as_bytes, column, writable_pointer
+from pykv._buffers import Buffer, as_bytes, column, seconds_left, writable_pointer
 from pykv._core import ffi, lib
 from pykv._rows import ROWS_KEPT_SIZE, Rows
 from pykv._stats import Report, Stats
@@ -206,6 +206,36 @@ class Reader:
             raise KeyError(key)
         return view
 
+    def ttl(self, key: Buffer) -> float | None:
+        """
+        Return how long *key* will be there, unless something else happens to it.
+
+        Args:
+            key: 0 to 65,535 bytes.
+        Returns:
+            Seconds from now, to the millisecond; None: it never expires. A snapshot tells them from
+            now, too, and 0.0 for a key that has expired since it was taken.
+        Raises:
+            KeyError: *key* is absent, as with `db[key]`.
+
+        >>> db.put(b"session", b"token", ttl=3600)
+        >>> db[b"user"] = b"Ada"
+        >>> 3599 < db.ttl(b"session") <= 3600
+        True
+        >>> db.ttl(b"user") is None
+        True
+
+        Source: `pykv_contains` in csrc/pykv.h.
+        """
+        key = as_bytes(key, "key")
+        expiry = ffi.new("uint64_t *")
+        status = self._calls.contains(self._handle, key, len(key), expiry)
+        if status < 0:
+            raise failure(status, [key])
+        if status == NOT_FOUND:
+            raise KeyError(key)
+        return seconds_left(expiry[0])
+
     def get_with_version(self, key: Buffer) -> tuple[bytes, int] | None:
         """
         Return the newest value of *key* with its version.
@@ -309,7 +339,7 @@ class Reader:
     # ---- All keys ----
 
     def __len__(self) -> int:
-        """Return the number of keys; expired ones count until they are removed."""
+        """Return the number of keys; expired ones count until they are removed, soon after."""
         raise NotImplementedError
 
     def __iter__(self) -> Iterator[bytes]:
@@ -427,7 +457,7 @@ class StoreReader(Reader):
         self._closed = False
 
     def __len__(self) -> int:
-        """Return the number of keys; expired ones count until they are removed."""
+        """Return the number of keys; expired ones count until they are removed, soon after."""
         count = ffi.new("uint64_t *")
         status = lib.pykv_count(self._handle, count)
         if status < 0:

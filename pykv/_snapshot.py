@@ -120,7 +120,7 @@ class Snapshot(Reader, Mapping[bytes, bytes]):
         return found
 
     def __len__(self) -> int:
-        """Return the number of keys; expired ones count until they are removed."""
+        """Return the number of keys; of those that had expired, some may count."""
         if self.closed:
             raise ClosedError("the snapshot is closed")
         return int(self._instant().keys)

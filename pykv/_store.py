@@ -29,6 +29,7 @@ from pykv._buffers import (
     column,
     durability,
     expiry_ms,
+    life_ms,
     pairs_of,
     value_pointer,
 )
@@ -241,6 +242,83 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
         if status < 0:
             raise failure(status, [key])
         return int(total[0])
+
+    def expire(self, key: Buffer, ttl: float) -> bool:
+        """
+        Let *key* expire *ttl* seconds from now, whether it would have sooner, later or never.
+
+        Args:
+            key: 0 to 65,535 bytes.
+            ttl: Seconds, more than 0.
+        Returns:
+            Whether *key* is present; if not, nothing is written.
+        Raises:
+            As `put`.
+
+        >>> db[b"session"] = b"token"
+        >>> db.expire(b"session", 60), db.expire(b"absent", 60)
+        (True, False)
+        >>> db.ttl(b"session") <= 60
+        True
+
+        One step: of others who write the key at the same time, none is lost. Cost: the record is
+        written anew, value and all. Source: `pykv_expire` in csrc/pykv.h.
+        """
+        return self._expire(key, life_ms(ttl), 0)
+
+    def touch(self, key: Buffer, ttl: float) -> bool:
+        """
+        Keep *key* for *ttl* seconds from now at least: like `expire`, but never to an earlier time.
+
+        What never expires stays so. Of several who touch a key at once the longest time counts.
+
+        Args:
+            key: 0 to 65,535 bytes.
+            ttl: Seconds, more than 0.
+        Returns:
+            Whether *key* is present.
+        Raises:
+            As `put`.
+
+        >>> db.put(b"session", b"token", ttl=60)
+        >>> db.touch(b"session", 3600), db.touch(b"session", 5)
+        (True, True)
+        >>> db.ttl(b"session") > 3000
+        True
+
+        Cost: as `expire`; nothing is written where the key is kept as long anyway. Source:
+        `pykv_expire` in csrc/pykv.h.
+        """
+        return self._expire(key, life_ms(ttl), 1)
+
+    def persist(self, key: Buffer) -> bool:
+        """
+        Let *key* never expire.
+
+        Args:
+            key: 0 to 65,535 bytes.
+        Returns:
+            Whether *key* is present.
+        Raises:
+            As `put`.
+
+        >>> db.put(b"draft", b"text", ttl=60)
+        >>> db.persist(b"draft"), db.persist(b"absent")
+        (True, False)
+        >>> db.ttl(b"draft") is None
+        True
+
+        Cost: as `expire`; nothing is written where the key does not expire. Source: `pykv_expire`
+        in csrc/pykv.h.
+        """
+        return self._expire(key, 0, 0)
+
+    def _expire(self, key: Buffer, expiry: int, later: int) -> bool:
+        key = as_bytes(key, "key")
+        status = lib.pykv_expire(self._handle, key, len(key), expiry, later, DURABILITY_DEFAULT)
+        if status < 0:
+            raise failure(status, [key])
+        return bool(status == OK)
 
     # ---- Many keys ----
 

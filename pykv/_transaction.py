@@ -23,7 +23,9 @@ from pykv._buffers import (
     Pairs,
     as_bytes,
     expiry_ms,
+    life_ms,
     pairs_of,
+    seconds_left,
 )
 from pykv._core import ffi, lib
 from pykv._reader import ABSENT, NULL, TOO_LARGE, _new_room
@@ -172,6 +174,13 @@ class Transaction(MutableMapping[bytes, bytes]):
         """Tell whether *key* is present."""
         return self.get(key) is not None  # type: ignore[call-overload]
 
+    def ttl(self, key: Buffer) -> float | None:
+        """Return the seconds from now until *key* expires; None: never. See `Store.ttl`."""
+        key = as_bytes(key, "key")
+        if key not in self:
+            raise KeyError(key)
+        return seconds_left(self._expiry(key))
+
     @overload
     def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]: ...
     @overload
@@ -196,7 +205,7 @@ class Transaction(MutableMapping[bytes, bytes]):
         return [default if (value := values[key]) is None else value for key in wanted]
 
     def __len__(self) -> int:
-        """Return the number of keys; expired ones count until they are removed."""
+        """Return the number of keys; of those that had expired, some may count."""
         self._watch(b"")
         written = list(self._writes)
         before = sum(self._reader().contains_many(written))
@@ -310,6 +319,25 @@ class Transaction(MutableMapping[bytes, bytes]):
         self[key] = b"%d" % total
         self._expire(key, expiry)
         return total
+
+    def expire(self, key: Buffer, ttl: float) -> bool:
+        """
+        Let *key* expire *ttl* seconds from now; return whether it is there. See `Store.expire`.
+
+        >>> db[b"k"] = b"v"
+        >>> with db.transaction() as t:
+        ...     t.expire(b"k", 60), t.ttl(b"k") <= 60, t.persist(b"k"), t.ttl(b"k")
+        (True, True, True, None)
+        """
+        return self._renew(key, life_ms(ttl))
+
+    def touch(self, key: Buffer, ttl: float) -> bool:
+        """Keep *key* for *ttl* seconds from now at least. See `Store.touch`."""
+        return self._renew(key, life_ms(ttl), later=True)
+
+    def persist(self, key: Buffer) -> bool:
+        """Let *key* never expire. See `Store.persist`."""
+        return self._renew(key, 0)
 
     # ---- The end ----
 
@@ -431,6 +459,19 @@ class Transaction(MutableMapping[bytes, bytes]):
         if status < 0:
             raise failure(status, [key])
         return int(expiry[0])
+
+    def _renew(self, key: Buffer, expiry: int, later: bool = False) -> bool:
+        """Write *key* anew with its value and another expiry; return whether it is there."""
+        key = as_bytes(key, "key")
+        value = self.get(key)
+        if value is None:
+            return False
+        before = self._expiry(key)
+        earlier = not before or 0 < expiry < before
+        if expiry != before and not (later and earlier):
+            self[key] = value
+            self._expire(key, expiry)
+        return True
 
     def _check_open(self) -> None:
         if not self._open:

@@ -195,6 +195,10 @@ class _AsyncReader:
         """As `key in store`."""
         return await self._call(self._target.__contains__, key)
 
+    async def ttl(self, key: Buffer) -> float | None:
+        """As `Store.ttl`."""
+        return await self._call(self._target.ttl, key)
+
     async def get_many(self, keys: Iterable[Buffer], default: Any = None) -> list[Any]:
         """As `Store.get_many`."""
         return await self._call(self._target.get_many, [*keys], default)
@@ -269,6 +273,18 @@ class AsyncStore(_AsyncReader):
     async def incr(self, key: Buffer, by: int = 1, *, ttl: float | None = None) -> int:
         """As `Store.incr`."""
         return await self._call(self._target.incr, key, by, ttl=ttl)
+
+    async def expire(self, key: Buffer, ttl: float) -> bool:
+        """As `Store.expire`."""
+        return await self._call(self._target.expire, key, ttl)
+
+    async def touch(self, key: Buffer, ttl: float) -> bool:
+        """As `Store.touch`."""
+        return await self._call(self._target.touch, key, ttl)
+
+    async def persist(self, key: Buffer) -> bool:
+        """As `Store.persist`."""
+        return await self._call(self._target.persist, key)
 
     async def get_with_version(self, key: Buffer) -> tuple[bytes, int] | None:
         """As `Store.get_with_version`."""
@@ -426,6 +442,18 @@ class AsyncTransaction(_AsyncReader):
     async def incr(self, key: Buffer, by: int = 1, *, ttl: float | None = None) -> int:
         """As `Transaction.incr`."""
         return await self._call(self._target.incr, key, by, ttl=ttl)
+
+    async def expire(self, key: Buffer, ttl: float) -> bool:
+        """As `Transaction.expire`."""
+        return await self._call(self._target.expire, key, ttl)
+
+    async def touch(self, key: Buffer, ttl: float) -> bool:
+        """As `Transaction.touch`."""
+        return await self._call(self._target.touch, key, ttl)
+
+    async def persist(self, key: Buffer) -> bool:
+        """As `Transaction.persist`."""
+        return await self._call(self._target.persist, key)
 
 
 class _Held(Generic[Shown]):

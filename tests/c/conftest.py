@@ -34,6 +34,8 @@ SANITIZE = {
     "thread": "-fsanitize=thread -fno-omit-frame-pointer",
     "none": "",
 }
+# Sizes are 64 bits wide on disk and 32 in memory: that some are cut where both meet is known.
+BITS = {"native": [], "32": "-m32 -Wno-conversion -Wno-psabi".split()}
 # The simulated system records stores in a signal handler, between two instructions of the engine and
 # never inside a function of the C library: that it may allocate there is no finding.
 OPTIONS = {"UBSAN_OPTIONS": "print_stacktrace=1", "TSAN_OPTIONS": "report_signal_unsafe=0"}
@@ -47,9 +49,12 @@ class BuildError(Exception):
 class Builder:
     """The programs of one compiler and one set of flags."""
 
-    def __init__(self, sanitize: str, compiler: list[str] | None = None) -> None:
+    def __init__(
+        self, sanitize: str, compiler: list[str] | None = None, bits: str = "native"
+    ) -> None:
         self.compiler = compiler or shlex.split(os.environ.get("CC", "cc"))
-        self.flags = [*FLAGS, *SANITIZE[sanitize].split(), f"-I{ENGINE}", f"-I{TESTS}"]
+        self.flags = [*FLAGS, *SANITIZE[sanitize].split(), *BITS[bits]]
+        self.flags += [f"-I{ENGINE}", f"-I{TESTS}"]
         name = hashlib.sha256(repr([self.compiler, self.flags]).encode()).hexdigest()[:12]
         self.folder = ROOT / "build" / "tests-c" / f"{sanitize}-{name}"
         self.headers = sorted([*ENGINE.glob("*.h"), *TESTS.glob("*.h")])
@@ -122,7 +127,7 @@ BUILDER = pytest.StashKey[Builder]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[BUILDER] = Builder(config.getoption("--sanitize"))
+    config.stash[BUILDER] = Builder(config.getoption("--sanitize"), bits=config.getoption("--bits"))
 
 
 @pytest.fixture(scope="session")

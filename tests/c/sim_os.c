@@ -553,6 +553,9 @@ static void os_wake(const struct os *os, const uint32_t *word, bool all)
     sim_compare(os->context);
 }
 
+/* Nobody else runs. */
+static void os_yield(const struct os *os) { (void)os; }
+
 static int os_random(const struct os *os, void *bytes, size_t size)
 {
     struct sim *sim = os->context;
@@ -655,7 +658,7 @@ const struct os sim_table = {
     .map = os_map, .unmap = os_unmap, .protect = os_protect, .advise = os_advise,
     .stored = os_stored,
     .lock = os_lock, .unlock = os_unlock, .lock_held = os_lock_held,
-    .wait = os_wait, .wake = os_wake,
+    .wait = os_wait, .wake = os_wake, .yield = os_yield,
     .random = os_random, .wall_ms = os_wall_ms, .monotonic_ns = os_monotonic_ns,
     .boot_id = os_boot_id,
     .alloc = os_alloc, .grow = os_grow, .release = os_release,

@@ -12,7 +12,7 @@
 #include "os.h"
 #include "sim_disk.h"
 
-#define SIM_FILE_SIZE_MAX (UINT64_C(64) << 20)
+#define SIM_FILE_SIZE_MAX ((UINT64_C(64) << 20) / (sizeof(void *) == 4 ? 8 : 1))  /* twice mapped, each */
 
 enum sim_call {
     SIM_DIR_OPEN, SIM_DIR_LIST, SIM_DIR_SYNC,

@@ -71,6 +71,17 @@ static void continues_where_it_stopped(void)
         CHECK_EQUAL(crc32c(crc32c(7, noise, first), noise + first, 4000 - first), whole);
 }
 
+static void shifts_as_if_it_had_read(void)
+{
+    fill_noise();
+    CHECK_EQUAL(crc32c_shift(0x12345678, 0), 0x12345678);
+    for (size_t first = 0; first <= 4000; first += 37)
+        CHECK_EQUAL(crc32c_shift(crc32c(7, noise, first), 4000 - first) ^ crc32c(0, noise + first, 4000 - first),
+                    crc32c(7, noise, 4000));
+    /* Further than any memory: in one step or in two. */
+    CHECK_EQUAL(crc32c_shift(5, (UINT64_C(1) << 40) + 3), crc32c_shift(crc32c_shift(5, 3), UINT64_C(1) << 40));
+}
+
 static void takes_null_for_nothing(void)
 {
     CHECK_EQUAL(crc32c(5, NULL, 0), 5);
@@ -78,4 +89,4 @@ static void takes_null_for_nothing(void)
 }
 
 TEST_MAIN(CASE(agrees_with_rfc_3720), CASE(agrees_bit_by_bit_at_every_size_and_alignment),
-          CASE(continues_where_it_stopped), CASE(takes_null_for_nothing))
+          CASE(continues_where_it_stopped), CASE(shifts_as_if_it_had_read), CASE(takes_null_for_nothing))

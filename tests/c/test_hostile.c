@@ -7,6 +7,8 @@
 #include "store.h"
 #include "test.h"
 
+#include <unistd.h>
+
 #define PATH "/store"
 
 static struct sim *sim;
@@ -86,10 +88,10 @@ static void a_checkpoint_with_a_version_too_great(void)
     uint8_t value;
     make();
     struct image_file *file = file_of("checkpoint-0000000001");
-    uint8_t *trailer = file->bytes + file->size - 68 - 16;
+    uint8_t *trailer = file->bytes + file->size - 68 - 24;
     CHECK_EQUAL(get_u32(trailer), 1);
     put_u64(trailer + 16, UINT64_C(1) << 60);
-    put_u32(trailer + 80, crc32c(0, trailer, 80));
+    put_u32(trailer + 88, crc32c(0, trailer, 88));
     CHECK_EQUAL(reopen(&store), PYKV_OK);
     CHECK_EQUAL(pykv_get(store, (const uint8_t *)"k", 1, &value, 1, NULL), 1);
     CHECK_EQUAL(put(store), PYKV_OK);
@@ -118,5 +120,51 @@ static void a_record_with_the_greatest_version(void)
     end();
 }
 
+/* Each 16 bytes of a value are the header of a record half as long as all of it. To see that it is none
+ * must not take reading it at each of them, which would be hours, when the search behind damage gets
+ * there: anybody who may choose a value could keep a store from opening. */
+enum { VALUE_SIZE = 6 << 20, SECONDS_MAX = 15 };
+
+static void value_full_of_headers(int io)
+{
+    static uint8_t value[VALUE_SIZE];
+    static const uint8_t key[8] = "8 bytes";        /* 24 + 8: the value stands at a multiple of 16 */
+    struct pykv_options create = { .flag = PYKV_FLAG_CREATE, .segment_size = 65536, .io = io };
+    struct pykv_store *store = NULL;
+    uint8_t got;
+    for (size_t at = 0; at < VALUE_SIZE; at += 16) {
+        put_u32(value + at + 8, VALUE_SIZE / 2);
+        value[at + 12] = 1;
+    }
+    sim = sim_new(1);
+    CHECK_EQUAL(pykv_open_with(sim_os(sim), PATH, &create, &store), PYKV_OK);
+    CHECK_EQUAL(pykv_put(store, key, 8, value, VALUE_SIZE, 0, PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
+    CHECK_EQUAL(put(store), PYKV_OK);
+    pykv_free(store);
+    sim_save(sim, PATH, &image);
+    for (size_t i = image.count; i-- > 0;) {
+        uint8_t *bytes = image.files[i].bytes;
+        bool segment = strncmp(image.files[i].name, "segment-", 8) == 0;
+        for (uint64_t at = SEGMENT_HEADER_SIZE + 24; segment && at < image.files[i].size; at += 16)
+            if (memcmp(bytes + at, key, 8) == 0)
+                bytes[at - 24 + 12] ^= 0xFF;        /* of the header of the value's record */
+        if (strncmp(image.files[i].name, "checkpoint-", 11) == 0)
+            image_remove(&image, &image.files[i]);
+    }
+    alarm(SECONDS_MAX);
+    options.io = io;
+    CHECK_EQUAL(reopen(&store), PYKV_CORRUPT);
+    options.repair = 1;
+    CHECK_EQUAL(reopen(&store), PYKV_OK);
+    alarm(0);
+    CHECK_EQUAL(pykv_get(store, (const uint8_t *)"k", 1, &got, 1, NULL), 1);
+    pykv_free(store);
+    end();
+}
+
+static void a_value_full_of_headers(void) { value_full_of_headers(PYKV_IO_MMAP); }
+static void a_value_full_of_headers_by_pread(void) { value_full_of_headers(PYKV_IO_PREAD); }
+
 TEST_MAIN(CASE(a_manifest_with_a_segment_number_too_great), CASE(a_manifest_with_the_greatest_segment_number),
-          CASE(a_checkpoint_with_a_version_too_great), CASE(a_record_with_the_greatest_version))
+          CASE(a_checkpoint_with_a_version_too_great), CASE(a_record_with_the_greatest_version),
+          CASE(a_value_full_of_headers), CASE(a_value_full_of_headers_by_pread))

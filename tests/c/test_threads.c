@@ -149,6 +149,23 @@ static void snapshot(void)
     pykv_snapshot_free(open);
 }
 
+/* A view stays as it is, whatever becomes of its segment. */
+static void view_for_a_while(uint64_t number, const uint8_t *key, size_t key_size)
+{
+    struct pykv_progress progress = { .left = 1 };
+    struct pykv_pin *pin;
+    const uint8_t *value;
+    size_t size;
+    int status = pykv_view(store, key, key_size, &value, &size, &pin);
+    while (progress.left != 0)
+        CHECK_EQUAL(pykv_compact(store, &progress), PYKV_OK);
+    if (status == PYKV_NOT_FOUND)
+        return;
+    CHECK_EQUAL(status, PYKV_OK);
+    check_value(number, value, size);
+    pykv_view_release(pin);
+}
+
 static void one_call(uint64_t *random, struct pykv_rows *rows)
 {
     uint8_t key[16], value[1024];
@@ -198,6 +215,10 @@ static void one_call(uint64_t *random, struct pykv_rows *rows)
         if (next(random) % 4 == 0)
             snapshot();
         break;
+    case 14:
+        if (next(random) % 64 == 0)
+            view_for_a_while(number, key, key_size);
+        break;
     default:
         if ((got = pykv_get(store, key, key_size, value, sizeof value, NULL)) >= 0)
             check_value(number, value, (size_t)got);
@@ -228,6 +249,9 @@ static void together(void *(*act)(void *))
 static void check_at_rest(void)
 {
     static struct pykv_report report;
+    struct pykv_stats stats;
+    CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+    CHECK(stats.freed_bytes > 0);
     char text[32] = "";
     int64_t size = pykv_get(store, (const uint8_t *)"count", 5, (uint8_t *)text, sizeof text - 1, NULL);
     CHECK(size > 0);

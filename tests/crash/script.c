@@ -8,12 +8,12 @@
 const char *flavour_name(enum flavour flavour)
 {
     static const char *const names[] = { "mixed", "commit", "roll", "batch", "reopen", "interval",
-                                         "huge", "?", "small", "grow" };
+                                         "huge", "compact", "?", "small", "grow" };
     return names[flavour];
 }
 
 static const char *const step_names[] = { "put", "delete", "batch", "incr", "conflict", "clear",
-                                          "sync", "wait", "reopen", "read" };
+                                          "sync", "wait", "reopen", "read", "compact" };
 
 static uint64_t pick(uint64_t *random, uint64_t count)
 {
@@ -64,7 +64,7 @@ static size_t pick_size(uint64_t *random, enum flavour flavour)
         return 8 + pick(random, 40);
     if (flavour == FLAVOUR_HUGE && kind < 25)
         return pick(random, 2) == 0 ? 70000 + pick(random, 5000) : (1u << 20) + pick(random, 9000);
-    if (flavour == FLAVOUR_ROLL)
+    if (flavour == FLAVOUR_ROLL || flavour == FLAVOUR_COMPACT)
         return kind < 60 ? 9000 + pick(random, 9000) : 40 + pick(random, 900);
     return kind < 60 ? 12 + pick(random, 60) : kind < 90 ? pick(random, 900) : pick(random, 5000);
 }
@@ -98,6 +98,8 @@ static enum step_kind pick_kind(uint64_t *random, enum flavour flavour)
         return STEP_REOPEN;
     if (flavour == FLAVOUR_BATCH && kind < 60)
         return STEP_BATCH;
+    if (flavour == FLAVOUR_COMPACT && kind < 40)
+        return kind < 15 ? STEP_COMPACT : kind < 30 ? STEP_DELETE : STEP_PUT;
     kind = pick(random, 100);
     return kind < 38 ? STEP_PUT : kind < 48 ? STEP_DELETE : kind < 68 ? STEP_BATCH
          : kind < 75 ? STEP_INCR : kind < 79 ? STEP_CONFLICT : kind < 81 ? STEP_CLEAR
@@ -149,7 +151,8 @@ void script_make(struct script *script, uint64_t seed, enum flavour flavour)
     script->options = (struct pykv_options){
         .flag = PYKV_FLAG_CREATE, .durability = PYKV_DURABILITY_PROCESS, .interval_ms = 50,
         .io = pick(&random, 4) == 0 ? PYKV_IO_PREAD : PYKV_IO_MMAP,
-        .segment_size = (UINT64_C(64) << 10) << (flavour == FLAVOUR_ROLL ? 0 : pick(&random, 3)),
+        .segment_size = (UINT64_C(64) << 10) << 
+                        (flavour == FLAVOUR_ROLL || flavour == FLAVOUR_COMPACT ? 0 : pick(&random, 3)),
     };
     if (flavour == FLAVOUR_COMMIT)
         script->options.durability = PYKV_DURABILITY_COMMIT;
@@ -171,6 +174,9 @@ void script_make(struct script *script, uint64_t seed, enum flavour flavour)
         .kind = STEP_BATCH, .durability = PYKV_DURABILITY_DEFAULT, .op_count = 3,
         .ops = { { PYKV_PUT, 4, add_value(script, 4, 60) }, { PYKV_DELETE, 5, ABSENT },
                  { PYKV_PUT, 0, add_value(script, 0, 600) } },
+    };
+    script->steps[script->step_count + 2] = (struct step){
+        .kind = flavour == FLAVOUR_COMPACT ? STEP_COMPACT : STEP_READ,
     };
 }
 
@@ -326,6 +332,12 @@ int script_do(const struct script *script, uint32_t number, const struct os *os,
     }
     case STEP_READ:
         return do_read(script, *store);
+    case STEP_COMPACT: {
+        struct pykv_progress progress = { .left = 1 };
+        while (progress.left != 0 && status == PYKV_OK)
+            status = pykv_compact(*store, &progress);
+        return status;
+    }
     default:
         return PYKV_INVALID;
     }

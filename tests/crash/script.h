@@ -21,7 +21,7 @@ struct state { int32_t value[KEY_COUNT]; };     /* number of the value, or ABSEN
 
 enum step_kind {
     STEP_PUT, STEP_DELETE, STEP_BATCH, STEP_INCR, STEP_CONFLICT, STEP_CLEAR, STEP_SYNC,
-    STEP_WAIT, STEP_REOPEN, STEP_READ,
+    STEP_WAIT, STEP_REOPEN, STEP_READ, STEP_COMPACT,
     STEP_KIND_COUNT
 };
 struct step_op { uint8_t op; uint8_t key; int32_t value; };
@@ -44,7 +44,7 @@ struct script {
     struct step steps[STEPS_MAX];       /* behind step_count: AFTER_COUNT more, for after a crash */
     struct state states[STEPS_MAX + 1];
 };
-#define AFTER_COUNT 2u
+#define AFTER_COUNT 3u
 
 /* What to make: each flavour stresses another part. */
 enum flavour {
@@ -55,6 +55,7 @@ enum flavour {
     FLAVOUR_REOPEN,     /* closed and opened all the time */
     FLAVOUR_INTERVAL,
     FLAVOUR_HUGE,       /* values longer than a segment, and than what is copied through a mapping */
+    FLAVOUR_COMPACT,    /* large values, deletes, compaction */
     FLAVOUR_COUNT,
     FLAVOUR_SMALL,      /* few short values and steps: for the store-by-store kills */
     FLAVOUR_GROW,       /* the same on a keydir that is about to grow */

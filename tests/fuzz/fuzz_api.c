@@ -1,5 +1,5 @@
 /* fuzz_api.c -- any series of calls, beside a model of what a store is: a table of keys, each with a
- * value, an expiry and a version. On the simulated machine, so that clocks move and machines reboot.
+ * value, an expiry and a version; snapshots and scans are copies of it. On the simulated machine, so that clocks move and machines reboot.
  *
  * Input: a byte of options, then operations until it ends.
  * Checked: every status, value, version, count and scan is the model's, also after a close, a kill, a
@@ -18,7 +18,13 @@ enum { KEYS = 20, OPERATIONS_MAX = 200, BATCH_MAX = 12, SCANS = 2, VALUE_SIZE_MA
 struct value {
     bool present;               /* written and not deleted; it may have expired */
     uint32_t size, seed;        /* its bytes follow from these */
-    uint64_t expiry, version;
+    uint64_t expiry, version;   /* version: of the batch that wrote it, or deleted it */
+};
+
+struct snapshot {
+    struct pykv_snapshot *snapshot;
+    struct value then[KEYS];
+    struct pykv_instant instant;
 };
 
 struct scan {
@@ -39,6 +45,7 @@ static struct pykv_options options;
 static uint64_t boot, version;
 static struct value model[KEYS];
 static struct scan scans[SCANS];
+static struct snapshot past;
 
 /* ---- The model ---- */
 
@@ -193,12 +200,14 @@ static void scan_open(struct scan *scan, struct input *input)
     static const uint8_t prefixes[4][4] = { "", "a", "b", "cz" };
     if (scan->scan != NULL)
         scan_close(scan);
-    uint64_t which = input_number(input, 1) % 4;
-    memcpy(scan->prefix, prefixes[which], 4);
+    uint64_t which = input_number(input, 1) % 8;
+    memcpy(scan->prefix, prefixes[which % 4], 4);
     scan->prefix_size = strlen((const char *)scan->prefix);
-    memcpy(scan->then, model, sizeof model);
-    scan->then_ms = now_ms();
-    check_status("scan_open", pykv_scan_open(store, NULL, scan->prefix, scan->prefix_size, 3, &scan->scan), PYKV_OK);
+    bool of_past = which >= 4 && past.snapshot != NULL;
+    memcpy(scan->then, of_past ? past.then : model, sizeof model);
+    scan->then_ms = of_past ? past.instant.time_ms : now_ms();
+    struct pykv_snapshot *snapshot = of_past ? past.snapshot : NULL;
+    check_status("scan_open", pykv_scan_open(store, snapshot, scan->prefix, scan->prefix_size, 3, &scan->scan), PYKV_OK);
 }
 
 static void scan_next(struct scan *scan)
@@ -233,6 +242,73 @@ static void scan_next(struct scan *scan)
     pykv_rows_free(rows);
 }
 
+/* ---- Snapshots ---- */
+
+static void snapshot_open(void)
+{
+    if (past.snapshot == NULL)
+        check_status("snapshot_open", pykv_snapshot_open(store, &past.snapshot), PYKV_OK);
+    else
+        check_status("snapshot_renew", pykv_snapshot_renew(past.snapshot), PYKV_OK);
+    memcpy(past.then, model, sizeof model);
+    pykv_snapshot_instant(past.snapshot, &past.instant);
+    FUZZ_CHECK(past.instant.version == version && past.instant.time_ms == now_ms(), "the instant is version %llu",
+               (unsigned long long)past.instant.version);
+}
+
+static void snapshot_close(void)
+{
+    pykv_snapshot_free(past.snapshot);
+    past.snapshot = NULL;
+}
+
+static void snapshot_read(void)
+{
+    for (uint32_t key = 0; key < KEYS && past.snapshot != NULL; key++) {
+        const struct value *value = &past.then[key];
+        bool there = alive(value, past.instant.time_ms);
+        uint64_t told = 0;
+        int64_t size = pykv_snapshot_get(past.snapshot, keys[key], key_sizes[key], got, sizeof got, &told);
+        FUZZ_CHECK(there ? size >= 0 && told == value->version : size == -1000 + PYKV_NOT_FOUND,
+                   "the snapshot's get of key %u: %lld", key, (long long)size);
+        if (there)
+            check_value(key, value, got, (size_t)size);
+    }
+}
+
+/* Whether a key with this prefix was written or deleted since the snapshot. */
+static bool prefix_unchanged(const uint8_t *prefix, size_t size)
+{
+    for (uint32_t i = 0; i < KEYS; i++)
+        if (key_sizes[i] >= size && memcmp(keys[i], prefix, size) == 0 && model[i].version > past.instant.version)
+            return false;
+    return true;
+}
+
+/* ---- What the store does by itself: what has expired goes, in some batches ---- */
+
+static void note_removed(void)
+{
+    uint64_t now = shared_sequence(store->shared), removed = 0;
+    for (uint32_t i = 0; i < KEYS && now != version; i++) {
+        struct log_reader reader;
+        struct record record;
+        if (!model[i].present || alive(&model[i], now_ms()))
+            continue;
+        log_reader_init(&reader, store->os);
+        bool gone = store_find(store, now, hash_bytes(&store->hash_key, keys[i], key_sizes[i]), keys[i], key_sizes[i], &reader,
+                               &record) == PYKV_NOT_FOUND;
+        log_reader_release(&reader);
+        removed += gone;
+        model[i].present = !gone;
+        if (gone)
+            model[i].version = now;     /* or of a batch before it, which is as good: a prefix was written to */
+    }
+    FUZZ_CHECK(now >= version && now - version <= removed, "%llu batches removed %llu keys", (unsigned long long)(now - version),
+               (unsigned long long)removed);
+    version = now;
+}
+
 /* ---- Writing ---- */
 
 static int pick_durability(struct input *input)
@@ -259,14 +335,20 @@ static void delete(struct input *input)
     uint32_t key = (uint32_t)input_number(input, 1) % KEYS;
     int status = pykv_delete(store, keys[key], key_sizes[key], pick_durability(input));
     check_status("delete", status, alive(&model[key], now_ms()) ? PYKV_OK : PYKV_NOT_FOUND);
-    version += model[key].present;      /* of what has expired a tombstone is written, too */
+    if (model[key].present)             /* of what has expired a tombstone is written, too */
+        model[key].version = ++version;
     model[key].present = false;
 }
 
-static bool expectation_holds(uint8_t op, const struct value *now, const struct value *other, uint64_t number)
+static bool expectation_holds(uint8_t op, uint32_t key, const struct value *other, uint64_t number)
 {
     static uint8_t is[VALUE_SIZE_MAX], wanted[VALUE_SIZE_MAX];
+    const struct value *now = &model[key];
     bool there = alive(now, now_ms());
+    if (op == PYKV_EXPECT_UNCHANGED)
+        return there && now->version <= number;
+    if (op == PYKV_EXPECT_PREFIX_UNCHANGED)
+        return prefix_unchanged(keys[key], key_sizes[key]);
     if (op == PYKV_EXPECT_PRESENT || op == PYKV_EXPECT_ABSENT)
         return there == (op == PYKV_EXPECT_PRESENT);
     if (op == PYKV_EXPECT_VERSION)
@@ -286,7 +368,9 @@ static void batch(struct input *input)
     bool named[KEYS] = { false }, writes = false;
     for (size_t i = 0; i < count; i++) {
         uint64_t op = input_number(input, 1);
-        ops[i] = op < 128 ? (uint8_t)(op % 2) : (uint8_t)(op % 6);
+        ops[i] = op < 128 ? (uint8_t)(op % 2) : (uint8_t)(op % 8);
+        if (ops[i] == PYKV_EXPECT_PREFIX_UNCHANGED && past.snapshot == NULL)
+            ops[i] = PYKV_EXPECT_UNCHANGED;
         chosen[i] = (uint32_t)input_number(input, 1) % KEYS;
         values[i] = (struct value){ .present = false };
         numbers[i] = 0;
@@ -296,7 +380,9 @@ static void batch(struct input *input)
             values[i] = model[chosen[i]], values[i].seed += (uint32_t)input_number(input, 1) / 128;
         if (ops[i] == PYKV_PUT)
             numbers[i] = values[i].expiry;
-        if (ops[i] == PYKV_EXPECT_VERSION)
+        if (ops[i] == PYKV_EXPECT_PREFIX_UNCHANGED)
+            numbers[i] = past.instant.position;
+        if (ops[i] == PYKV_EXPECT_VERSION || ops[i] == PYKV_EXPECT_UNCHANGED)
             numbers[i] = input_number(input, 1) < 128 ? model[chosen[i]].version : version;
         sizes[i] = key_sizes[chosen[i]];
         value_sizes[i] = values[i].size;
@@ -304,7 +390,7 @@ static void batch(struct input *input)
         value_bytes(&values[i], bytes + value_at);
         key_at += sizes[i];
         value_at += value_sizes[i];
-        if (ops[i] > PYKV_DELETE && first == BATCH_MAX && !expectation_holds(ops[i], &model[chosen[i]], &values[i], numbers[i]))
+        if (ops[i] > PYKV_DELETE && first == BATCH_MAX && !expectation_holds(ops[i], chosen[i], &values[i], numbers[i]))
             first = i;
     }
     int status = pykv_write(store, count, ops, key_bytes, sizes, bytes, value_sizes, numbers, pick_durability(input), &failed,
@@ -322,6 +408,8 @@ static void batch(struct input *input)
         named[chosen[i]] = true;
         writes = writes || ops[i] == PYKV_PUT || model[chosen[i]].present;
         expected_deleted += ops[i] == PYKV_DELETE && alive(&model[chosen[i]], now_ms());
+        if (ops[i] == PYKV_DELETE && !model[chosen[i]].present)
+            continue;           /* nothing is written */
         values[i].version = version + 1;
         after[chosen[i]] = values[i];
     }
@@ -368,9 +456,25 @@ static void incr(struct input *input)
         return;
     }
     /* None does: put something that one can. */
+    note_removed();
     struct value zero = { .present = true, .seed = 1000, .size = 1, .version = ++version };
     check_status("put", pykv_put(store, keys[key], key_sizes[key], (const uint8_t *)"0", 1, 0, PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
     model[key] = zero;
+}
+
+static void expire_key(struct input *input)
+{
+    uint32_t key = (uint32_t)input_number(input, 1) % KEYS;
+    uint64_t when = input_number(input, 1), later = input_number(input, 1) % 2;
+    uint64_t expiry = when == 0 ? 0 : now_ms() + when * 20 - 400, before = model[key].expiry;
+    bool there = alive(&model[key], now_ms());
+    check_status("expire", pykv_expire(store, keys[key], key_sizes[key], expiry, (int)later, pick_durability(input)),
+                 there ? PYKV_OK : PYKV_NOT_FOUND);
+    bool earlier = before == 0 || (expiry != 0 && expiry < before);
+    if (!there || expiry == before || (later != 0 && earlier))
+        return;
+    model[key].expiry = expiry;
+    model[key].version = ++version;
 }
 
 static void clear(struct input *input)
@@ -378,8 +482,10 @@ static void clear(struct input *input)
     bool any = false;
     check_status("clear", pykv_clear(store, pick_durability(input)), PYKV_OK);
     for (uint32_t i = 0; i < KEYS; i++) {
-        any = any || model[i].present;
-        model[i].present = false;
+        if (!model[i].present)
+            continue;
+        any = true;
+        model[i] = (struct value){ .present = false, .version = version + 1 };
     }
     version += any;
 }
@@ -394,6 +500,7 @@ static void open_store(void)
 
 static void close_scans(void)
 {
+    snapshot_close();
     for (unsigned i = 0; i < SCANS; i++)
         scan_close(&scans[i]);
 }
@@ -447,16 +554,24 @@ static void operate(struct input *input)
     case 3: delete(input); break;
     case 4: case 5: batch(input); break;
     case 6: incr(input); break;
-    case 7: check_get((uint32_t)input_number(input, 1) % KEYS); break;
+    case 7:
+        if (what < 96)
+            check_get((uint32_t)input_number(input, 1) % KEYS);
+        else if (what < 176)
+            snapshot_read();
+        else
+            expire_key(input);
+        break;
     case 8: check_many(input); break;
     case 9: scan_open(&scans[which], input); break;
     case 10: scan_next(&scans[which]); break;
-    case 11: scan_close(&scans[which]); break;
+    case 11: what < 128 ? scan_close(&scans[which]) : what < 224 ? snapshot_open() : snapshot_close(); break;
     case 12: sim_advance_ms(sim, input_number(input, 1) * 20); break;
     case 13: check_status("sync", pykv_sync(store), PYKV_OK); break;
     case 14: what < 128 ? clear(input) : checkpoint(); break;
     default: reopen(input_number(input, 1)); break;
     }
+    note_removed();
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *input_start, size_t input_size)

@@ -21,6 +21,7 @@ enum { SEGMENTS = 3, SEGMENT_LENGTH = 1 << 20 };
 static const uint8_t store_id[16] = "fuzzed store";
 static struct buffer shards[SHARDS];
 
+/* The older one as it was before there were times of expiry. */
 static void encode(struct buffer *out, uint64_t id)
 {
     uint64_t total = 0;
@@ -39,7 +40,8 @@ static void encode(struct buffer *out, uint64_t id)
         total += shards[i].size / 8;
     }
     size_t at = out->size;
-    buffer_append_number(out, SEGMENTS, 8);
+    buffer_append_number(out, SEGMENTS, 4);
+    buffer_append_number(out, id == 1 ? 0 : 24, 4);
     buffer_append_number(out, UINT64_C(2) << 30 | 8, 8);
     buffer_append_number(out, 100, 8);
     buffer_append_number(out, total, 8);
@@ -49,6 +51,8 @@ static void encode(struct buffer *out, uint64_t id)
     for (unsigned i = 1; i <= SEGMENTS; i++) {
         buffer_append_number(out, i, 8);
         buffer_append_number(out, 1000, 8);
+        if (id != 1)
+            buffer_append_number(out, 1767225600000, 8);
     }
     buffer_append_number(out, 0, 4);
     reseal_checkpoint(out->bytes, out->size);

@@ -1,10 +1,11 @@
 /* fuzz_segment.c -- any bytes as the records of a segment: the walk and the search behind damage.
  *
  * Input: a byte of flags, then what lies behind the segment's header. A record whose checksum is 0
- * gets the right one, so that the fuzzer writes valid records as easily as damaged ones.
+ * gets the right one, so that the fuzzer writes valid records as easily as damaged ones. With one of
+ * the flags the input is repeated, many times: of long records the search looks at sums (sums.h).
  *
  * Checked: nothing is read outside of the segment (it is as long as its allocation); the search
- * always moves on; what is told verifies, lies in order, and encodes to the bytes it was decoded
+ * always moves on, and over nothing that verifies; what is told verifies, lies in order, and encodes to the bytes it was decoded
  * from; a mapped segment and one that is read tell the same. */
 #include "checksum.h"
 #include "fuzz.h"
@@ -14,7 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { FLAG_LOOSE = 1, FLAG_CUT = 2 };
+enum { FLAG_LOOSE = 1, FLAG_CUT = 2, FLAG_LONG = 4 };
+enum { LONG_SIZE = 50000 };     /* what is repeated up to this size can be long records */
 
 static const uint8_t store_id[16] = "fuzzed segments";
 static const uint64_t segment_id = 7;
@@ -61,6 +63,18 @@ static int each(void *context, const struct record *record, uint64_t location)
     return PYKV_OK;
 }
 
+static void check_skipped(const struct segment *segment, uint64_t from, uint64_t to, uint64_t limit, bool loose)
+{
+    struct record record;
+    for (uint64_t at = from; at < to; at += RECORD_ALIGNMENT) {
+        if (record_decode(segment->base + at, limit - at, &record) != PYKV_OK || (record.flags & RECORD_FRAME) != 0 ||
+            ((record.flags & RECORD_MEMBER) != 0 && !loose))
+            continue;
+        FUZZ_CHECK(!record_verify(segment->base + at, record.size, record_seed(segment->seed, at)),
+                   "the search passes a record at %llu", (unsigned long long)at);
+    }
+}
+
 /* As recovery reads a segment: walk, search on behind damage, until its end or its SEAL. */
 static struct told walk_all(struct segment *segment, uint64_t limit, bool pread, bool loose)
 {
@@ -69,7 +83,7 @@ static struct told walk_all(struct segment *segment, uint64_t limit, bool pread,
     log.pread = pread;
     struct told told = { .hash = limit };
     struct log_walk walk = { .log = &log, .segment = segment, .offset = SEGMENT_HEADER_SIZE, .limit = limit,
-                             .loose = loose, .each = each, .context = &told };
+                             .loose_end = loose ? UINT64_MAX : 0, .each = each, .context = &told };
     while (walk.offset < walk.limit) {
         uint64_t before = walk.offset;
         int status = log_walk(&walk);
@@ -83,7 +97,10 @@ static struct told walk_all(struct segment *segment, uint64_t limit, bool pread,
         status = log_walk_resync(&walk);
         FUZZ_CHECK(status == PYKV_OK && walk.offset > before, "the search ends with %d at %llu", status,
                    (unsigned long long)walk.offset);
+        if (!pread)
+            check_skipped(segment, before + RECORD_ALIGNMENT, walk.offset, limit, loose);
     }
+    log_walk_release(&walk);
     note(&told, walk.sealed);
     return told;
 }
@@ -110,17 +127,20 @@ int LLVMFuzzerTestOneInput(const uint8_t *input_start, size_t input_size)
     uint64_t flags = input_number(&input, 1);
     size_t size = input.size;
     const uint8_t *body = input_bytes(&input, &size);
+    size_t body_size = size;
+    if ((flags & FLAG_LONG) != 0 && size > 0)
+        size = LONG_SIZE / size * size;
     uint8_t *bytes = malloc(SEGMENT_HEADER_SIZE + size);
     FUZZ_CHECK(bytes != NULL, "out of memory");
     struct segment_header header = { .id = segment_id, .capacity = UINT64_C(1) << 27 };
     memcpy(header.store_id, store_id, sizeof store_id);
     segment_header_encode(bytes, &header);
-    if (size > 0)
-        memcpy(bytes + SEGMENT_HEADER_SIZE, body, size);
+    for (size_t at = 0; at < size; at += body_size)
+        memcpy(bytes + SEGMENT_HEADER_SIZE + at, body, body_size);
     uint64_t limit = SEGMENT_HEADER_SIZE + size;
     seal_records(bytes, limit);
     if ((flags & FLAG_CUT) != 0 && size > 0)
-        limit -= 1 + flags / 4 % size;      /* the last record may reach beyond it */
+        limit -= 1 + flags / 8 % size;      /* the last record may reach beyond it */
 
     memory_os_clear();
     struct buffer *file = memory_os_file("segment");
@@ -133,7 +153,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *input_start, size_t input_size)
     FUZZ_CHECK(mapped.count == read.count && mapped.hash == read.hash, "%llu records in a mapping, %llu in the file",
                (unsigned long long)mapped.count, (unsigned long long)read.count);
 
-    if (size >= SEGMENT_HEADER_SIZE && segment_header_decode(body, &header) == PYKV_OK) {
+    if (body_size >= SEGMENT_HEADER_SIZE && segment_header_decode(body, &header) == PYKV_OK) {
         uint8_t again[SEGMENT_HEADER_SIZE];
         segment_header_encode(again, &header);
         FUZZ_CHECK(memcmp(again, body, 64) == 0, "a segment header encodes to other bytes");
@@ -158,8 +178,15 @@ size_t fuzz_seed(unsigned number, uint8_t out[FUZZ_SEED_SIZE_MAX])
     struct record put = { .key = text, .key_size = 3, .value = text + 8, .value_size = 40, .sequence = 1 };
     size_t at = 1;
     out[0] = (uint8_t)(number * 5);
-    if (number > 4)
+    if (number > 5)
         return 0;
+    if (number == 5) {          /* wherever one looks, it is the header of 20,000 bytes */
+        static const uint8_t pattern[16] = { 1, 1, 1, 1, 0, 0, 0, 0, 0x20, 0x4E, 0, 0, 1 };
+        out[0] = FLAG_LONG;
+        for (size_t i = 0; i < 4; i++)
+            memcpy(out + 1 + i * 16, pattern, 16);
+        return 65;
+    }
     if (number == 1)
         at = add(out, at, (struct record){ .key = text, .key_size = 3, .flags = RECORD_TOMBSTONE, .sequence = 2 });
     if (number == 2) {

@@ -2,7 +2,7 @@
 test_model.py -- a store beside a plain dict, under any sequence of operations.
 
 Hypothesis chooses operations, runs them on both, and compares after each. Reopening is a move like
-any other, and so are a copy of the directory, the loss of all files but the segments, and a process
+any other, and so are compaction, a copy of the directory, the loss of all files but the segments, and a process
 that writes and then dies by SIGKILL. Snapshots stay beside copies of the dict of their instants;
 transactions run with and without somebody who comes between.
 """
@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, Literal
 
@@ -382,6 +383,19 @@ class Model(RuleBasedStateMachine):
     def verify(self) -> None:
         assert self.db.verify().ok
 
+    # ---- Compaction ----
+
+    @rule()
+    def compact(self) -> None:
+        self.db.compact()
+
+    @rule(paused=st.booleans())
+    def pause_compaction(self, paused: bool) -> None:
+        if paused:
+            self.db.pause_compaction()
+        else:
+            self.db.resume_compaction()
+
     # ---- Ends ----
 
     @rule()
@@ -404,6 +418,12 @@ class Model(RuleBasedStateMachine):
         only_segments(self.path)
         self.db = pykv.open(self.path, "w", **self.options)
 
+    @rule()
+    def reopen_from_checkpoint(self) -> None:
+        self._close()
+        (self.path / "keydir").unlink()
+        self.db = pykv.open(self.path, "w", **self.options)
+
     @rule(segments=st.booleans())
     def reopen_a_copy(self, segments: bool) -> None:
         self._close()
@@ -419,17 +439,22 @@ class Model(RuleBasedStateMachine):
     @rule(
         operations=st.lists(st.tuples(keys, st.none() | values), max_size=12),
         as_batch=st.booleans(),
+        compacts=st.booleans(),
         segments=st.booleans(),
     )
     def kill(
-        self, operations: list[tuple[bytes, bytes | None]], as_batch: bool, segments: bool
+        self,
+        operations: list[tuple[bytes, bytes | None]],
+        as_batch: bool,
+        compacts: bool,
+        segments: bool,
     ) -> None:
         """Another process writes and dies at once; all it had acknowledged is there."""
         self._close()
         child = os.fork()
         if child == 0:
             try:
-                write_and_die(self.path, self.options, operations, as_batch)
+                write_and_die(self.path, self.options, operations, as_batch, compacts)
             finally:
                 os._exit(1)
         _, status = os.waitpid(child, 0)
@@ -459,9 +484,12 @@ def write_and_die(
     options: dict[str, Any],
     operations: list[tuple[bytes, bytes | None]],
     as_batch: bool,
+    compacts: bool,
 ) -> None:
     """Apply operations, and be killed the moment after the last was acknowledged."""
     db = pykv.open(path, "w", **options)
+    if compacts:  # beside what follows
+        threading.Thread(target=db.compact, daemon=True).start()
     if as_batch:
         with db.batch() as batch:
             for key, value in operations:
