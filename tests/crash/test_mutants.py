@@ -93,7 +93,7 @@ MUTANTS = [
         "    counters.sequence = sequence;\n"
         "    shared_counters_publish(shared, &counters);\n",
         ("crash", "--flavour", "9", "--scripts", "10"),  # killed at each single store
-        "kill .*part of a batch",
+        "kill .*(part of a batch|count is)",
     ),
     Mutant(
         "death-with-the-lock-ignored",
