@@ -71,7 +71,7 @@ int snapshot_check(const struct pykv_snapshot *snapshot, int status)
     if (status == PYKV_CORRUPT && snapshot->pinned)
         return status;
     return error_set(PYKV_SNAPSHOT_LOST, 0, snapshot->store->path, 0,
-                     "keys of the store %s were deleted since this snapshot or iteration began, and this process may "
+                     "keys of the store %s were deleted or moved since this snapshot or iteration began, and this process may "
                      "not write to the store, which it must to hold them: begin anew, or open it with permission to write",
                      snapshot->store->path);
 }

@@ -214,7 +214,7 @@ class AccessError(_SystemError, PermissionError):
 
 class SnapshotLostError(Error, RuntimeError):
     """
-    Keys were deleted since the snapshot or iteration began, and it could not hold them.
+    Keys were deleted or moved since the snapshot or iteration began, and it could not hold them.
 
     Only a process without permission to write to the store meets it, beside one that writes. Begin
     anew, or open the store with permission to write.

@@ -54,12 +54,12 @@ def only_segments(path: Path) -> None:
 def test_the_log_keeps_its_bound_by_itself(tmp_path: Path, io: str) -> None:
     model: dict[bytes, bytes] = {}
     with open_small(tmp_path / "db", io=io) as db:
-        for seed in range(20):
+        for seed in range(10):
             churn(db, model, 1_000, seed)
             stats = db.stats()
             # Writers wait at the bound; a batch that is under way may pass it by itself.
             assert stats.log_bytes <= stats.log_limit_bytes + SEGMENT
-        assert db.stats().freed_bytes > 10 * SEGMENT
+        assert db.stats().freed_bytes > 5 * SEGMENT
         assert db.stats().write_amplification < 3
         assert dict(db.items()) == model
         assert db.verify().ok

@@ -219,6 +219,15 @@ def test_to_write_is_refused(path: Path, become: Become, flag: pykv._open.Flag) 
 # ---- Beside a live writer ----
 
 
+def all_items(db: pykv.Store) -> dict[bytes, bytes]:
+    """Who may not write holds nothing: compaction may come between, and says so."""
+    while True:
+        try:
+            return dict(db.items())
+        except pykv.SnapshotLostError:
+            continue
+
+
 @everybody
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 def test_beside_a_live_writer(path: Path, become: Become, io: pykv._open.IO) -> None:
@@ -236,7 +245,7 @@ def test_beside_a_live_writer(path: Path, become: Become, io: pykv._open.IO) -> 
                         os.read(go[0], 1)
                         assert db[b"round"] == b"%d" % n
                         assert db[b"pad"] == b"%d" % n * 10_000
-                        assert len(db) == len(dict(db.items())) == (2 if n >= 25 else 1_001)
+                        assert len(db) == len(all_items(db)) == (2 if n >= 25 else 1_001)
                         os.write(done[1], b".")
                 status = 0
             except pytest.skip.Exception:
