@@ -137,6 +137,9 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
                          "%s is %" PRIu64 " bytes long and should be %" PRIu64, name, stat.size, least);
     segment->capacity = header.capacity;
     segment->seed = segment_seed(log->store_id, segment->id);
+    /* Only now do we know that what we have read of it was its own: it may have been removed meanwhile. */
+    if (atomic_load(&entry->id) != segment->id)
+        return error_corrupt(name, 0, "the segment was removed");
     segment->writable = active && log->writable;
     bool grows = active || (atomic_load(&entry->kind) == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0);
     segment->map_size = (size_t)(grows ? header.capacity : stat.size);

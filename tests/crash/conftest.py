@@ -34,7 +34,7 @@ c_tests = load_builder()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--images", type=int, default=50_000, help="disk images that tests/crash tries"
+        "--images", type=int, default=25_000, help="disk images that tests/crash tries"
     )
 
 
