@@ -207,9 +207,12 @@ int checkpoint_write(struct pykv_store *store)
     int status = error == 0 ? write_all(&writer, id, &end) : error_os(error, TEMPORARY, 0, "create");
     os->release(os, writer.slots);
     os->release(os, writer.buffer);
-    /* If we die before the rename, the older checkpoints still stand. */
     if (status == PYKV_OK && (error = os->file_sync(os, writer.fd)) != 0)
         status = error_os(error, TEMPORARY, 0, "sync");
+    /* The manifest first: it lists all that the slots lead to, whatever became of those before it. If we
+     * die before the rename, the older checkpoints still stand. */
+    if (status == PYKV_OK)
+        status = store_write_manifest(store);
     if (writer.fd >= 0)
         (void)os->file_close(os, writer.fd);
     if (status == PYKV_OK && ((error = os->file_rename(os, store->dir, TEMPORARY, name)) != 0 ||
@@ -226,7 +229,7 @@ int checkpoint_write(struct pykv_store *store)
     atomic_store(&store->shared->checkpoint_sequence, shared_sequence(store->shared));
     struct sweep sweep = { .store = store, .newest = id };
     (void)os->dir_list(os, store->dir, sweep_name, &sweep);
-    return store_write_manifest(store);
+    return PYKV_OK;
 }
 
 /* ---- Loading ---- */

@@ -179,7 +179,8 @@ int log_begin(struct log *log, enum segment_kind kind, uint64_t least, struct se
 static int append_attach(struct log *log, struct segment *segment)
 {
     void *base = segment->base;
-    if (log->append == segment)
+    /* By its number, which is given once: another one may lie where it was in memory. */
+    if (log->append != NULL && log->append_id == segment->id)
         return PYKV_OK;
     if (log->pread) {
         char name[32];
@@ -192,6 +193,7 @@ static int append_attach(struct log *log, struct segment *segment)
     log->append_base = base;
     log->append_size = (size_t)segment->capacity;
     log->append = segment;
+    log->append_id = segment->id;
     return PYKV_OK;
 }
 

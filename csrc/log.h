@@ -40,7 +40,9 @@ struct log {
     bool writable, pread;
     bool salvage;               /* of a repair aside: a segment's header may be damaged */
     _Atomic(struct segment *) segments[SEGMENT_SLOT_COUNT];
-    struct segment *append;     /* (W) the active one, */
+    struct segment *append;     /* (W) the one that we wrote to last; it may be gone by now, unless it is
+                                 * the active one still, */
+    uint64_t append_id;         /* (W) as its number tells, */
     uint8_t *append_base;       /* (W) mapped writable; its own mapping, or with `pread` one of ours, */
     size_t append_size;         /* (W) of this size */
     struct segment *retired;    /* no longer in `segments`, but calls may be reading them; */
@@ -96,7 +98,7 @@ static inline void log_reader_init(struct log_reader *reader, const struct os *o
 void log_reader_release(struct log_reader *reader);
 
 /* The record at `location`, verified. Its bytes are valid until the reader's next use (the mapped
- * ones: until the store is closed). PYKV_CORRUPT if it does not verify. */
+ * ones: until the call ends, in which store_enter() keeps segments from going). PYKV_CORRUPT if it does not verify. */
 int log_read(struct log *log, uint64_t location, struct log_reader *reader, struct record *out);
 /* Its header and key alone, not verified: enough for a writer to tell whose record it replaces,
  * even where the value is damaged. value is NULL. */

@@ -1,0 +1,153 @@
+/* Compaction beside what may come between: another process's segments that go, and a power cut where the
+ * manifest could not be written. tests/crash and tests/python have the rest. */
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "sim_os.h"
+#include "store.h"
+#include "test.h"
+
+#define SEGMENT_SIZE (64u << 10)
+#define DEFAULT PYKV_DURABILITY_DEFAULT
+
+static void put(struct pykv_store *store, const char *key, size_t size, char fill)
+{
+    static uint8_t value[SEGMENT_SIZE];
+    memset(value, fill, size);
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)key, strlen(key), value, size, 0, DEFAULT, NULL), PYKV_OK);
+}
+
+static void check_value(struct pykv_store *store, const char *key, size_t size, char fill)
+{
+    static uint8_t value[SEGMENT_SIZE];
+    CHECK_EQUAL(pykv_get(store, (const uint8_t *)key, strlen(key), value, sizeof value, NULL), size);
+    for (size_t i = 0; i < size; i++)
+        CHECK_EQUAL(value[i], (uint8_t)fill);
+}
+
+static int compact_all(struct pykv_store *store)
+{
+    struct pykv_progress progress = { .left = 1 };
+    int status = PYKV_OK;
+    while (status == PYKV_OK && progress.left != 0)
+        status = pykv_compact(store, &progress);
+    return status;
+}
+
+/* ---- Memory that comes back at once: what was released is given to the next who wants as much ---- */
+
+static void *watched, *stash;
+static size_t stash_size;
+static _Atomic bool giving, given;
+static pthread_mutex_t stash_mutex = PTHREAD_MUTEX_INITIALIZER;
+
+static void *stashing_alloc(const struct os *os, size_t size)
+{
+    pthread_mutex_lock(&stash_mutex);
+    void *memory = atomic_load(&giving) && stash != NULL && size == stash_size ? stash : NULL;
+    if (memory != NULL) {
+        stash = NULL;
+        memset(memory, 0, size);
+        atomic_store(&given, true);
+    }
+    pthread_mutex_unlock(&stash_mutex);
+    return memory != NULL ? memory : os_posix.alloc(os, size);
+}
+
+static void stashing_release(const struct os *os, void *memory)
+{
+    pthread_mutex_lock(&stash_mutex);
+    bool keep = memory != NULL && memory == watched;
+    if (keep)
+        stash = memory;
+    pthread_mutex_unlock(&stash_mutex);
+    if (!keep)
+        os_posix.release(os, memory);
+}
+
+/* The segment that a handle wrote to last is removed, and what it knew of it given up. The next write must
+ * not take the new one for it, though it may lie at the same address. */
+static void the_segment_last_written_to_is_gone(void)
+{
+    struct pykv_options options = { .flag = PYKV_FLAG_CREATE, .segment_size = SEGMENT_SIZE };
+    struct os stashing = os_posix;
+    struct pykv_store *quiet, *busy;
+    const uint32_t never = 0;
+    char path[512], name[16];
+    alarm(120);
+    stashing.alloc = stashing_alloc;
+    stashing.release = stashing_release;
+    stash_size = sizeof(struct segment);
+    snprintf(path, sizeof path, "%s/store", test_dir());
+    CHECK_EQUAL(pykv_open_with(&stashing, path, &options, &quiet), PYKV_OK);
+    CHECK_EQUAL(pykv_open(path, &options, &busy), PYKV_OK);
+    for (int i = 0; i < 50 && !atomic_load(&given); i++) {
+        atomic_store(&giving, false);
+        put(quiet, "a", 100, 'a');
+        watched = quiet->log.append;
+        uint64_t id = quiet->log.append->id;
+        for (int j = 0; j < 4; j++)
+            put(busy, "b", 40000, (char)j);
+        while (atomic_load(&busy->shared->segments[id % SEGMENT_SLOT_COUNT].id) == id)
+            CHECK_EQUAL(compact_all(busy), PYKV_OK);
+        for (bool gone = false; !gone;) {   /* its keeper looks by itself, now and then */
+            os_posix.wait(&os_posix, &never, 0, 1);
+            atomic_store(&quiet->keeper.word, 1);
+            os_posix.wake(&os_posix, (const uint32_t *)&quiet->keeper.word, true);
+            pthread_mutex_lock(&stash_mutex);
+            gone = stash != NULL;
+            pthread_mutex_unlock(&stash_mutex);
+        }
+        for (int j = 0; j < 2; j++)         /* one that the quiet one has not seen */
+            put(busy, "b", 40000, 'b');
+        snprintf(name, sizeof name, "new%d", i);        /* nothing but the active one is looked at for it */
+        atomic_store(&giving, true);
+        put(quiet, name, 100, 'c');
+        check_value(busy, name, 100, 'c');
+    }
+    CHECK(atomic_load(&given));
+    check_value(busy, "b", 40000, 'b');
+    pykv_free(quiet);
+    pykv_free(busy);
+}
+
+/* ---- A checkpoint that knows of copies which no manifest lists ---- */
+
+static void a_checkpoint_waits_for_the_manifest(void)
+{
+    struct pykv_options options = { .flag = PYKV_FLAG_CREATE, .segment_size = SEGMENT_SIZE };
+    struct sim_fault fault = { .call = SIM_FILE_RENAME };
+    struct image image = { 0 };
+    struct pykv_store *store;
+    struct sim *sim = sim_new(1);
+    bool died;
+    alarm(120);
+    CHECK_EQUAL(pykv_open_with(sim_os(sim), "/store", &options, &store), PYKV_OK);
+    put(store, "kept", 5000, 'k');
+    for (int i = 0; i < 3; i++)
+        put(store, "other", 40000, 'o');
+    sim_fail(sim, &fault);                  /* the manifest that would list the copies */
+    CHECK(compact_all(store) < 0);
+    fault.at = 1;                           /* the second rename: whichever of the two comes later */
+    sim_fail(sim, &fault);
+    shared_lock_acquire(&store->shared->maintain, &store->process, &died);
+    (void)checkpoint_write(store);
+    shared_lock_release(&store->shared->maintain, &store->process);
+    sim_fail(sim, NULL);
+
+    sim_save(sim, "/store", &image);
+    pykv_free(store);
+    sim_load(sim, "/store", &image);
+    sim_set_boot(sim, 2);
+    CHECK_EQUAL(pykv_open_with(sim_os(sim), "/store", &options, &store), PYKV_OK);
+    check_value(store, "kept", 5000, 'k');
+    check_value(store, "other", 40000, 'o');
+    CHECK_EQUAL(pykv_close(store), PYKV_OK);
+    pykv_free(store);
+    image_release(&image);
+    sim_free(sim);
+}
+
+TEST_MAIN(CASE(the_segment_last_written_to_is_gone), CASE(a_checkpoint_waits_for_the_manifest))
