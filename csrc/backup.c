@@ -60,11 +60,6 @@ struct pykv_backup {
     struct pykv_backup_progress progress;
 };
 
-static struct segment_entry *entry_of(const struct pykv_backup *backup, uint64_t id)
-{
-    return &backup->store->shared->segments[id % SEGMENT_SLOT_COUNT];
-}
-
 static const struct manifest_segment *find(const struct manifest *manifest, uint64_t id)
 {
     for (size_t i = 0; i < manifest->count; i++)
@@ -199,9 +194,9 @@ static int prepare_directory(struct pykv_backup *backup)
 /* Bytes of the segment that belong to it, 0: none do. */
 static uint64_t length_at(const struct pykv_backup *backup, uint64_t id)
 {
-    const struct segment_entry *entry = entry_of(backup, id);
+    const struct segment_entry *entry = segment_of(backup->store->shared, id);
     uint64_t last = position_segment(backup->instant.position);
-    if (compact_retired(entry))
+    if (segment_retired(entry))
         return 0;
     if (entry->kind == SEGMENT_COMPACTED)       /* without a manifest those that count are not listed */
         return atomic_load(&entry->synced) != 0 || backup->store->private ? atomic_load(&entry->length) : 0;

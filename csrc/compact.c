@@ -23,17 +23,14 @@
  * as long as a segment with an older birth exists. A record that was replaced by a newer one needs no
  * such care: the newer one is there, durable, and wins wherever both are read.
  *
- * Chosen is the segment that gives the most space for each byte that has to be copied, when the log has
- * grown beyond what the store may occupy, less one segment. Writers wait when that is exhausted: first
- * for a moment now and then, at the end until there is room. */
+ * usage.c chooses the segment, and tells writers when they have to wait. */
 #include <errno.h>
 
 #include "stage.h"
-#include "store.h"
+#include "usage.h"
 
 #define GROUP 64u                           /* slots moved under one hold of the writer lock */
 #define SLICE_SIZE (UINT64_C(256) << 10)    /* read between two looks at the world */
-#define LITTLE (UINT64_C(1) << 20)          /* dead bytes that an idle store is not tidied up for */
 #define FREED_MAX 64u                       /* files removed at a time */
 
 struct candidate {
@@ -57,165 +54,10 @@ struct compaction {
     struct candidate candidates[GROUP];
     struct move moves[GROUP];
     uint64_t flushed;           /* offset in the output */
-    uint64_t emptied_bytes;     /* of segments that are EMPTIED */
+    uint64_t emptied_bytes;     /* of segments that are SEGMENT_EMPTIED */
 };
 
-/* In the place of a version in segment_entry.retired: nothing leads there any more, but what was copied
- * is not yet durable. */
-#define EMPTIED UINT64_MAX
-
-/* ---- What there is ---- */
-
-struct usage {
-    uint64_t log;               /* bytes of all segments, but for those that only wait for snapshots */
-    uint64_t live, limit;       /* bytes that are live; that the log may have */
-    uint64_t births[2];         /* the lowest, and the one after it */
-    bool hope;                  /* some segment will give space, now or when it is durable */
-};
-
-static uint64_t gain(const struct usage *usage, const struct segment_entry *entry, uint64_t *cost);
-
-static struct segment_entry *entry_of(struct pykv_store *store, uint64_t id)
-{
-    return &store->shared->segments[id % SEGMENT_SLOT_COUNT];
-}
-
-/* The bound is on all files together, so what the keydir and two checkpoints take is not the log's. */
-static void measure(struct pykv_store *store, struct usage *out)
-{
-    struct shared *shared = store->shared;
-    struct shared_counters counters = shared_counters(shared);
-    uint64_t reserved = atomic_load(&shared->reserved), active = position_segment(reserved);
-    *out = (struct usage){ .live = counters.live_bytes, .births = { UINT64_MAX, UINT64_MAX } };
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
-        const struct segment_entry *entry = &shared->segments[i];
-        uint64_t id = atomic_load_explicit(&entry->id, memory_order_relaxed);
-        if (id == 0)
-            continue;
-        uint64_t birth = atomic_load_explicit(&entry->birth, memory_order_relaxed);
-        if (birth < out->births[0]) {
-            out->births[1] = out->births[0];
-            out->births[0] = birth;
-        } else if (birth < out->births[1]) {
-            out->births[1] = birth;
-        }
-        uint64_t retired = atomic_load_explicit(&entry->retired, memory_order_relaxed);
-        if (retired == 0 || retired == EMPTIED)
-            out->log += id == active ? position_offset(reserved) : atomic_load_explicit(&entry->length, memory_order_relaxed);
-    }
-    uint64_t others = keydir_memory_size(store->keydir) + 2 * 8 * counters.keys + SHARED_SIZE;
-    uint64_t most = counters.live_bytes / 100 * store->options.space_percent + 2 * store->options.segment_size;
-    uint64_t least = counters.live_bytes + counters.live_bytes / 10 + 2 * store->options.segment_size;
-    out->limit = most > least + others ? most - others : least;
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !out->hope; i++) {
-        const struct segment_entry *entry = &shared->segments[i];
-        uint64_t cost, id = atomic_load_explicit(&entry->id, memory_order_relaxed);
-        if (id == 0 || id == active || atomic_load_explicit(&entry->damaged, memory_order_relaxed) != 0)
-            continue;
-        uint64_t retired = atomic_load_explicit(&entry->retired, memory_order_relaxed);
-        out->hope = retired == EMPTIED || (retired == 0 && gain(out, entry, &cost) >= atomic_load(&entry->length) / 10);
-    }
-}
-
-/* The lowest birth among all segments but one: tombstones up to that version are needless in it. */
-static uint64_t lowest_birth_but(const struct usage *usage, const struct segment_entry *entry)
-{
-    return atomic_load(&entry->birth) == usage->births[0] ? usage->births[1] : usage->births[0];
-}
-
-static bool can_compact(struct pykv_store *store, const struct segment_entry *entry)
-{
-    uint64_t id = atomic_load(&entry->id);
-    return id != 0 && id != position_segment(atomic_load(&store->shared->tail)) && atomic_load(&entry->synced) != 0 &&
-           atomic_load(&entry->retired) == 0 && atomic_load(&entry->damaged) == 0;
-}
-
-/* Bytes that compacting a segment gives back, and those to copy for it. Frames, marks and whatever is not
- * known of count as dead. */
-static uint64_t gain(const struct usage *usage, const struct segment_entry *entry, uint64_t *cost)
-{
-    uint64_t length = atomic_load(&entry->length), needed = atomic_load(&entry->live_bytes);
-    if (atomic_load(&entry->tombstone_newest) > lowest_birth_but(usage, entry))
-        needed += atomic_load(&entry->tombstone_bytes);
-    *cost = needed;
-    if (needed != 0)
-        needed += SEGMENT_HEADER_SIZE + RECORD_BARE_SIZE;
-    return needed < length ? length - needed : 0;
-}
-
-/* The segment to compact next, 0: none. Only where `least` hundredths of it are dead, or more. */
-static uint64_t choose(struct pykv_store *store, const struct usage *usage, uint64_t least)
-{
-    uint64_t best = 0;
-    double best_rate = 0;
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
-        const struct segment_entry *entry = &store->shared->segments[i];
-        uint64_t cost, id = atomic_load_explicit(&entry->id, memory_order_relaxed);
-        if (id == 0 || !can_compact(store, entry))
-            continue;
-        uint64_t gained = gain(usage, entry, &cost);
-        if (gained == 0 || gained < atomic_load(&entry->length) / 100 * least)
-            continue;
-        double rate = (double)gained / ((double)cost + 4096);
-        if (rate > best_rate) {
-            best_rate = rate;
-            best = id;
-        }
-    }
-    return best;
-}
-
-/* Where nothing gives space, tombstones may: they go when all that is older has been written anew. */
-static uint64_t choose_oldest(struct pykv_store *store, const struct usage *usage)
-{
-    uint64_t oldest = 0, tombstones = 0;
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
-        const struct segment_entry *entry = &store->shared->segments[i];
-        if (!can_compact(store, entry))
-            continue;
-        tombstones += atomic_load(&entry->tombstone_bytes);
-        if (atomic_load(&entry->birth) == usage->births[0])
-            oldest = atomic_load(&entry->id);
-    }
-    return tombstones > usage->live / 8 + LITTLE ? oldest : 0;
-}
-
-/* Of a segment that a run through all of the store wrote itself: whether tombstones that it had to copy
- * have nothing to hide any more. Once rewritten it has none, so the run comes to an end. */
-static bool has_needless(const struct usage *usage, const struct segment_entry *entry)
-{
-    return atomic_load(&entry->kind) == SEGMENT_COMPACTED &&
-           atomic_load(&entry->tombstone_bytes) > atomic_load(&entry->length) / 100 &&
-           atomic_load(&entry->tombstone_newest) <= lowest_birth_but(usage, entry);
-}
-
-/* Of all that were there when a run through all of the store began: the oldest first, since tombstones go
- * when what is older has gone. *left: bytes of those that are to be compacted. */
-static uint64_t choose_next(struct pykv_store *store, const struct usage *usage, uint64_t below, uint64_t *left)
-{
-    const struct segment_entry *next = NULL;
-    *left = 0;
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
-        const struct segment_entry *entry = &store->shared->segments[i];
-        uint64_t cost, id = atomic_load(&entry->id), length = atomic_load(&entry->length);
-        if (!can_compact(store, entry) || gain(usage, entry, &cost) <= length / 100 ||
-            (id >= below && !has_needless(usage, entry)))
-            continue;
-        *left += length;
-        if (next == NULL || atomic_load(&entry->birth) < atomic_load(&next->birth))
-            next = entry;
-    }
-    return next == NULL ? 0 : atomic_load(&next->id);
-}
-
-/* Whether of the active segment one part in so many is dead, so that it is worth ending. Its tombstones
- * count as dead, too: by the time that its turn comes there may be nothing left that they hide. */
-static bool active_dead(struct pykv_store *store, uint64_t least, uint64_t part)
-{
-    uint64_t tail = atomic_load(&store->shared->tail), length = position_offset(tail);
-    uint64_t needed = SEGMENT_HEADER_SIZE + atomic_load(&entry_of(store, position_segment(tail))->live_bytes);
-    return length > needed && length - needed >= least && length - needed >= length / part;
-}
+/* ---- What is due ---- */
 
 static int end_active(struct pykv_store *store)
 {
@@ -232,51 +74,16 @@ static int end_active(struct pykv_store *store)
     return status;
 }
 
-/* What is due: where the store is about to outgrow its bound, what gives most; at any time, what is nearly
- * empty; and what is half empty when nobody writes. */
-static uint64_t choose_due(struct pykv_store *store, const struct usage *usage)
-{
-    uint64_t id = 0;
-    if (usage->log + store->options.segment_size > usage->limit) {
-        id = choose(store, usage, 10);
-        if (id == 0)
-            id = choose_oldest(store, usage);
-    }
-    if (id == 0)
-        id = choose(store, usage, 90);
-    if (id == 0 && atomic_load(&store->idle) && usage->log > usage->live + usage->live / 2 + LITTLE)
-        id = choose(store, usage, 25);
-    return id;
-}
-
-/* In thousandths: from where compaction begins, to the bound. None where waiting would not help. */
-static void tell_pressure(struct pykv_store *store, const struct usage *usage)
-{
-    uint64_t begin = usage->limit - store->options.segment_size, pressure = 0;
-    if (usage->log > begin && usage->hope && !atomic_load(&store->shared->compaction_paused))
-        pressure = (usage->log - begin) * 1000 / store->options.segment_size;
-    uint32_t before = atomic_exchange(&store->shared->pressure, pressure > 2000 ? 2000u : (uint32_t)pressure);
-    if (before >= 1000 && pressure < 1000)
-        store->os->wake(store->os, (const uint32_t *)&store->shared->pressure, true);
-}
-
-void compact_tell(struct pykv_store *store)
-{
-    struct usage usage;
-    measure(store, &usage);
-    tell_pressure(store, &usage);
-}
-
 static bool can_free(struct pykv_store *store)
 {
     uint64_t oldest = UINT64_MAX;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
-        uint64_t retired = atomic_load_explicit(&store->shared->segments[i].retired, memory_order_relaxed);
-        if (retired == 0 || retired == EMPTIED)
+        const struct segment_entry *entry = &store->shared->segments[i];
+        if (!segment_retired(entry))
             continue;
         if (oldest == UINT64_MAX)
             oldest = shared_oldest_pin(store->shared);
-        if (oldest >= retired)
+        if (oldest >= atomic_load(&entry->retired))
             return true;
     }
     return false;
@@ -285,11 +92,11 @@ static bool can_free(struct pykv_store *store)
 bool compact_due(struct pykv_store *store)
 {
     struct usage usage;
-    measure(store, &usage);
+    usage_measure(store, &usage);
     if (can_free(store))
         return true;
     return !atomic_load(&store->shared->compaction_paused) &&
-           (choose_due(store, &usage) != 0 || (atomic_load(&store->idle) && active_dead(store, LITTLE, 2)));
+           (usage_choose_due(store, &usage) != 0 || (atomic_load(&store->idle) && usage_active_dead(store, LITTLE, 2)));
 }
 
 /* ---- Copying ---- */
@@ -327,7 +134,7 @@ static int flush_moves(struct compaction *compaction)
         status = store_lock(store);
     if (status != PYKV_OK)
         return status;
-    struct segment_entry *output = entry_of(store, compaction->output->id);
+    struct segment_entry *output = segment_of(store->shared, compaction->output->id);
     atomic_store_explicit(&output->length, compaction->stage.offset, memory_order_release);
     for (size_t i = 0; i < compaction->move_count; i++) {
         const struct move *move = &compaction->moves[i];
@@ -425,11 +232,8 @@ static int each_record(void *context, const struct record *record, uint64_t loca
         compaction->looked = location_offset(location);
         if ((status = copy_group(compaction)) == PYKV_OK && (status = flush_moves(compaction)) == PYKV_OK)
             status = compaction->between(store);
-        struct usage usage;
-        if (compaction->slices++ % 8 == 0) {
-            measure(store, &usage);
-            tell_pressure(store, &usage);
-        }
+        if (compaction->slices++ % 8 == 0)
+            usage_tell(store, false);
     }
     return status;
 }
@@ -438,12 +242,12 @@ static int each_record(void *context, const struct record *record, uint64_t loca
 static int empty(struct compaction *compaction, uint64_t id)
 {
     struct pykv_store *store = compaction->store;
-    struct segment_entry *entry = entry_of(store, id);
+    struct segment_entry *entry = segment_of(store->shared, id);
     struct log_walk walk = { .log = &store->log, .each = each_record, .context = compaction, .offset = SEGMENT_HEADER_SIZE };
     struct usage usage;
-    measure(store, &usage);
+    usage_measure(store, &usage);
     compaction->looked = 0;
-    compaction->needless = compaction->no_strays ? lowest_birth_but(&usage, entry) : 0;
+    compaction->needless = compaction->no_strays ? usage_lowest_birth_but(&usage, entry) : 0;
     int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
     if (status == PYKV_OK) {
         atomic_store(&store->shared->compacting, id);
@@ -464,7 +268,7 @@ static int empty(struct compaction *compaction, uint64_t id)
     if (status == PYKV_CORRUPT) {
         atomic_store(&entry->damaged, 1);
     } else if (status == PYKV_OK) {
-        atomic_store(&entry->retired, EMPTIED);
+        atomic_store(&entry->retired, SEGMENT_EMPTIED);
         compaction->emptied_bytes += atomic_load(&entry->length);
     }
     return status;
@@ -541,7 +345,7 @@ static int retire(struct compaction *compaction)
         return status;
     uint64_t retired = shared_sequence(store->shared) + 1;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
-        if (atomic_load(&store->shared->segments[i].retired) == EMPTIED)
+        if (atomic_load(&store->shared->segments[i].retired) == SEGMENT_EMPTIED)
             atomic_store(&store->shared->segments[i].retired, retired);
     compaction->emptied_bytes = 0;
     return compact_free(store);
@@ -558,8 +362,7 @@ static int unlist(struct pykv_store *store, uint64_t *ids, size_t most, size_t *
     uint64_t oldest = shared_oldest_pin(shared);
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT && *count < most; i++) {
         struct segment_entry *entry = &shared->segments[i];
-        uint64_t retired = atomic_load(&entry->retired);
-        if (retired == 0 || retired == EMPTIED || oldest < retired)
+        if (!segment_retired(entry) || oldest < atomic_load(&entry->retired))
             continue;
         ids[(*count)++] = atomic_load(&entry->id);
         atomic_fetch_add(&shared->freed_bytes, atomic_load(&entry->length));
@@ -610,7 +413,7 @@ static int note_stray(void *context, const char *name)
 {
     struct strays *strays = context;
     uint64_t id;
-    if (store_classify(name, &id) == 's' && atomic_load(&entry_of(strays->store, id)->id) != id && strays->count < FREED_MAX)
+    if (store_classify(name, &id) == 's' && atomic_load(&segment_of(strays->store->shared, id)->id) != id && strays->count < FREED_MAX)
         strays->ids[strays->count++] = id;
     return 0;
 }
@@ -629,7 +432,7 @@ static int remove_strays(struct pykv_store *store, bool *none)
     if (status != PYKV_OK)
         return status;
     for (size_t i = 0; i < strays.count; i++)
-        if (atomic_load(&entry_of(store, strays.ids[i])->id) != strays.ids[i] &&
+        if (atomic_load(&segment_of(store->shared, strays.ids[i])->id) != strays.ids[i] &&
             strays.ids[i] < store->shared->segment_id_next)
             strays.ids[count++] = strays.ids[i];
     store_unlock(store);
@@ -643,7 +446,7 @@ static int begin(struct pykv_store *store, int (*between)(struct pykv_store *sto
 {
     /* Of a compaction that died. */
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
-        if (atomic_load(&store->shared->segments[i].retired) == EMPTIED)
+        if (atomic_load(&store->shared->segments[i].retired) == SEGMENT_EMPTIED)
             atomic_store(&store->shared->segments[i].retired, 0);
     struct compaction *compaction = store->os->alloc(store->os, sizeof *compaction + LOG_DIRECT_SIZE);
     if (compaction == NULL)
@@ -674,25 +477,23 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
     struct usage usage;
     int status = compact_free(store);
     bool paused = atomic_load(&store->shared->compaction_paused) != 0;
-    measure(store, &usage);
-    if (status == PYKV_OK && !paused && atomic_load(&store->idle) && active_dead(store, LITTLE, 2))
+    usage_measure(store, &usage);
+    if (status == PYKV_OK && !paused && atomic_load(&store->idle) && usage_active_dead(store, LITTLE, 2))
         return end_active(store);       /* its turn comes when it is durable */
-    uint64_t id = paused || status != PYKV_OK ? 0 : choose_due(store, &usage);
-    tell_pressure(store, &usage);
+    uint64_t id = paused || status != PYKV_OK ? 0 : usage_choose_due(store, &usage);
+    usage_tell(store, false);
     if (id == 0 || (status = begin(store, between, &compaction)) != PYKV_OK)
         return status;
     while (id != 0 && status == PYKV_OK && compaction->emptied_bytes < portion(store, &usage)) {
         status = empty(compaction, id);
-        measure(store, &usage);
-        id = choose_due(store, &usage);
+        usage_measure(store, &usage);
+        id = usage_choose_due(store, &usage);
     }
     if (status != PYKV_CLOSED) {
         int retired = retire(compaction);
         status = status == PYKV_OK ? retired : status;
     }
-    measure(store, &usage);
-    usage.hope = usage.hope && status == PYKV_OK;
-    tell_pressure(store, &usage);
+    usage_tell(store, status != PYKV_OK);
     store->os->release(store->os, compaction);
     return status;
 }
@@ -702,7 +503,9 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
 static int go_on(struct pykv_store *store)
 {
     maintain_sealed(store);
-    return atomic_load(&store->closing) == 0 ? store_refused(store) : PYKV_CLOSED;
+    if (atomic_load(&store->closing) != 0)
+        return error_set(PYKV_CLOSED, 0, store->path, 0, "the store %s is closed", store->path);
+    return store_refused(store);
 }
 
 /* One segment, of those that were there at the beginning. The caller holds the maintain lock. */
@@ -712,9 +515,9 @@ static int compact_next(struct pykv_store *store, struct pykv_progress *progress
     struct usage usage;
     uint64_t left;
     int status = PYKV_OK;
-    measure(store, &usage);
+    usage_measure(store, &usage);
     if (progress->below == 0) {
-        if (active_dead(store, 1, 100))
+        if (usage_active_dead(store, 1, 100))
             status = end_active(store);
         if (status == PYKV_OK)
             status = go_on(store);
@@ -724,8 +527,8 @@ static int compact_next(struct pykv_store *store, struct pykv_progress *progress
         status = compact_free(store);
     if (status != PYKV_OK)
         return status;
-    measure(store, &usage);
-    uint64_t id = choose_next(store, &usage, progress->below, &left);
+    usage_measure(store, &usage);
+    uint64_t id = usage_choose_next(store, &usage, progress->below, &left);
     if (progress->total == 0)
         progress->total = left;
     if (id != 0 && (status = begin(store, go_on, &compaction)) == PYKV_OK) {
@@ -733,8 +536,8 @@ static int compact_next(struct pykv_store *store, struct pykv_progress *progress
         int retired = retire(compaction);
         status = status == PYKV_OK || status == PYKV_CORRUPT ? retired : status;   /* what is damaged stays */
         store->os->release(store->os, compaction);
-        measure(store, &usage);
-        (void)choose_next(store, &usage, progress->below, &left);
+        usage_measure(store, &usage);
+        (void)usage_choose_next(store, &usage, progress->below, &left);
     }
     progress->left = left;
     return status;
@@ -766,27 +569,20 @@ int pykv_compaction_pause(struct pykv_store *store, int on)
         status = error_set(PYKV_READ_ONLY, 0, store->path, 0, "the store %s was opened for reading", store->path);
     if (status == PYKV_OK) {
         atomic_store(&store->shared->compaction_paused, on != 0);
-        compact_tell(store);
+        usage_tell(store, false);
     }
     store_leave(store);
     return status;
-}
-
-bool compact_retired(const struct segment_entry *entry)
-{
-    uint64_t retired = atomic_load(&entry->retired);
-    return retired != 0 && retired != EMPTIED;
 }
 
 void compact_stats(struct pykv_store *store, struct pykv_stats *out)
 {
     struct shared *shared = store->shared;
     struct usage usage;
-    measure(store, &usage);
+    usage_measure(store, &usage);
     out->log_limit_bytes = usage.limit;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
-        uint64_t retired = atomic_load(&shared->segments[i].retired);
-        if (retired != 0 && retired != EMPTIED)
+        if (segment_retired(&shared->segments[i]))
             out->held_bytes += atomic_load(&shared->segments[i].length);
     }
     out->written_bytes = atomic_load(&shared->written_bytes);

@@ -10,11 +10,6 @@
 #define FORGET_MARGIN (UINT64_C(512) << 10)
 #define EXTEND_MAX (UINT64_C(4) << 20)
 
-static struct segment_entry *entry_of(const struct log *log, uint64_t id)
-{
-    return &log->shared->segments[id % SEGMENT_SLOT_COUNT];
-}
-
 /* ---- Blocks ahead of the tail ---- */
 
 /* Give the active segment blocks up to `end`, and zeros in the page cache where `zero`: pages that
@@ -92,7 +87,7 @@ static int next_id(const struct log *log, uint64_t *out)
             continue;
         if (id > SEGMENT_ID_MAX)
             return error_set(PYKV_FULL, 0, NULL, 0, "the store has used up the numbers of its segments");
-        if (atomic_load(&entry_of(log, id)->id) == 0) {
+        if (atomic_load(&segment_of(log->shared, id)->id) == 0) {
             *out = id;
             return PYKV_OK;
         }
@@ -160,7 +155,7 @@ int log_begin(struct log *log, enum segment_kind kind, uint64_t least, struct se
     if (status != PYKV_OK)
         return status;
 
-    struct segment_entry *entry = entry_of(log, id);
+    struct segment_entry *entry = segment_of(log->shared, id);
     segment_enter(entry, kind, capacity, birth);
     atomic_store(&entry->length, kind == SEGMENT_LOG ? 0 : SEGMENT_HEADER_SIZE);
     atomic_store_explicit(&entry->id, id, memory_order_release);
@@ -207,7 +202,7 @@ static void seal(struct log *log, uint64_t next)
     atomic_store(&shared->writing_end, tail + RECORD_BARE_SIZE / RECORD_ALIGNMENT);
     record_encode(bytes, &record, record_seed(log->append->seed, offset));
     log->os->stored(log->os, log->append->fd, offset, bytes, RECORD_BARE_SIZE);
-    atomic_store_explicit(&entry_of(log, log->append->id)->length, offset + RECORD_BARE_SIZE,
+    atomic_store_explicit(&segment_of(log->shared, log->append->id)->length, offset + RECORD_BARE_SIZE,
                           memory_order_release);
 }
 
@@ -230,7 +225,7 @@ int log_roll(struct log *log, uint64_t least)
     status = append_attach(log, segment);
     if (status != PYKV_OK) {
         if (old != NULL)
-            atomic_store(&entry_of(log, old->id)->length, 0);
+            atomic_store(&segment_of(log->shared, old->id)->length, 0);
         return status;      /* the new one stays unused: log_repair() or recovery removes it */
     }
     uint64_t first = segment->capacity < EXTEND_MIN ? segment->capacity : EXTEND_MIN;
@@ -339,7 +334,7 @@ int log_repair(struct log *log)
     if (status != PYKV_OK)
         return status;
     /* A seal without its successor: the segment goes on. */
-    atomic_store(&entry_of(log, active)->length, 0);
+    atomic_store(&segment_of(log->shared, active)->length, 0);
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
         uint64_t id = atomic_load(&shared->segments[i].id);
         if (id > active && atomic_load(&shared->segments[i].kind) == SEGMENT_LOG) {
@@ -397,7 +392,7 @@ static int sync_segment(struct log *log, uint64_t id, uint64_t from, uint64_t en
 static uint64_t next_used(const struct log *log, uint64_t id)
 {
     uint64_t next = UINT64_MAX;
-    if (atomic_load(&entry_of(log, id + 1)->id) == id + 1)
+    if (atomic_load(&segment_of(log->shared, id + 1)->id) == id + 1)
         return id + 1;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
         uint64_t used = atomic_load(&log->shared->segments[i].id);
@@ -419,7 +414,7 @@ int log_sync(struct log *log, uint64_t target, bool header)
         atomic_store(&shared->directory_synced, to);
     }
     for (uint64_t id = from; id <= to; id = id < to ? next_used(log, id) : UINT64_MAX) {
-        struct segment_entry *entry = entry_of(log, id);
+        struct segment_entry *entry = segment_of(log->shared, id);
         if (atomic_load(&entry->id) != id || atomic_load(&entry->kind) != SEGMENT_LOG || atomic_load(&entry->synced) ||
             (id == to && !header && position_offset(target) == SEGMENT_HEADER_SIZE))
             continue;

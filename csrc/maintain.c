@@ -8,8 +8,6 @@
 #define QUIET_MS 2000u          /* without a write, after which a store is tidied up */
 #define LEAVING_MS 2u
 #define HOLD_SIZE (UINT64_C(64) << 10)
-#define PRESSURE_SOME 500u      /* thousandths: from here on writers wait a moment now and then, */
-#define PRESSURE_FULL 1000u     /* and from here on until there is room */
 #define SEALED_MAX 24u          /* segments not yet durable, each of which costs a descriptor */
 
 enum { ASLEEP = 0, AWAKE = 1 };
@@ -122,7 +120,8 @@ static int between_slices(struct pykv_store *store)
         store->slice_ns = now;
     uint64_t worked_ms = (now - store->slice_ns) / 1000000;
     if (worked_ms >= 1) {
-        if (atomic_load(&store->shared->pressure) < PRESSURE_SOME)
+        bool alone = atomic_load(&store->keeper.thread) == NULL;    /* a writer does it, and waits for it */
+        if (atomic_load(&store->shared->pressure) < PRESSURE_SOME && !alone)
             store->os->wait(store->os, (const uint32_t *)&store->helpers_stop, 0, worked_ms > 10 ? 10u : (uint32_t)worked_ms);
         store->slice_ns = store->os->monotonic_ns(store->os);
     }
@@ -343,7 +342,7 @@ void maintain_nudge(struct pykv_store *store)
     uint64_t active = position_segment(atomic_load_explicit(&store->shared->tail, memory_order_relaxed));
     if (__builtin_expect(atomic_load_explicit(&store->told_at, memory_order_relaxed) != active, 0)) {
         atomic_store(&store->told_at, active);
-        compact_tell(store);        /* the log has grown by a segment */
+        usage_tell(store, false);   /* the log has grown by a segment */
     }
     if (__builtin_expect(atomic_load_explicit(&store->keeper.thread, memory_order_relaxed) == NULL, 0))
         keeper_due |= round_due(store);

@@ -90,6 +90,16 @@ struct segment_entry {
     _Atomic uint16_t damaged;           /* compaction met damage there: it stays as it is */
 };
 
+/* In segment_entry.retired: nothing leads there any more, but what was copied is not yet durable. */
+#define SEGMENT_EMPTIED UINT64_MAX
+
+/* Whether it only waits for older instants. */
+static inline bool segment_retired(const struct segment_entry *entry)
+{
+    uint64_t retired = atomic_load_explicit(&entry->retired, memory_order_relaxed);
+    return retired != 0 && retired != SEGMENT_EMPTIED;
+}
+
 /* All but the id and the length of a segment that holds nothing yet. */
 static inline void segment_enter(struct segment_entry *entry, uint32_t kind, uint64_t capacity, uint64_t birth)
 {
@@ -173,6 +183,12 @@ struct shared {
     _Alignas(64) struct segment_entry segments[SEGMENT_SLOT_COUNT];
     struct pin_entry pins[PIN_COUNT];
 };
+
+/* Where a segment is told of, if it is there. */
+static inline struct segment_entry *segment_of(struct shared *shared, uint64_t id)
+{
+    return &shared->segments[id % SEGMENT_SLOT_COUNT];
+}
 
 #define SHARED_SIZE ((sizeof(struct shared) + SPACE_ALIGNMENT - 1) / SPACE_ALIGNMENT * SPACE_ALIGNMENT)
 

@@ -148,11 +148,20 @@ static void wait_for_calls(struct pykv_store *store)
 
 /* ---- Opening ---- */
 
+/* Where there may be little of it, in pieces of which some can be given back. */
+static uint64_t segment_size_for(uint64_t disk_size_max)
+{
+    uint64_t part = disk_size_max / 8 & ~UINT64_C(0xFFFF);
+    if (disk_size_max == 0 || part >= SEGMENT_SIZE_DEFAULT)
+        return SEGMENT_SIZE_DEFAULT;
+    return part < SEGMENT_SIZE_MIN ? SEGMENT_SIZE_MIN : part;
+}
+
 static int check_options(const char *path, const struct pykv_options *given, struct pykv_options *out)
 {
     *out = *given;
     if (out->segment_size == 0)
-        out->segment_size = SEGMENT_SIZE_DEFAULT;
+        out->segment_size = segment_size_for(out->disk_size_max);
     if (out->space_percent == 0)
         out->space_percent = SPACE_PERCENT_DEFAULT;
     if (out->interval_ms == 0)

@@ -193,6 +193,13 @@ void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes t
 void maintain_ahead(struct pykv_store *store);  /* after a write of the keeper's own */
 void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper sweep, if due */
 
+/* ---- usage.c ---- */
+
+/* How near the log is to its bound, in thousandths: see struct shared. `stuck`: waiting would not help. */
+void usage_tell(struct pykv_store *store, bool stuck);
+#define PRESSURE_SOME 500u      /* from here on writers wait a moment now and then, */
+#define PRESSURE_FULL 1000u     /* and from here on until there is room */
+
 /* ---- compact.c ---- */
 
 /* The caller of each holds the maintain lock. */
@@ -204,10 +211,6 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store));
 int compact_settle(struct pykv_store *store);
 /* Remove segments that nobody needs any more. */
 int compact_free(struct pykv_store *store);
-/* Whether what was live has left the segment, so that only older instants need it. */
-bool compact_retired(const struct segment_entry *entry);
-/* Tell writers whether they have to wait; without the lock. */
-void compact_tell(struct pykv_store *store);
 /* Its part of the figures; without the lock. */
 void compact_stats(struct pykv_store *store, struct pykv_stats *out);
 

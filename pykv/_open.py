@@ -77,9 +77,12 @@ def open(
         io: "mmap": read through shared mappings, fastest while the data fits in RAM; "pread":
             by system calls, where a failing disk is an exception and never a signal; that needs
             a descriptor for each file of the log (`ulimit -n`; see *segment_bytes*).
-        max_disk_bytes: Limit of all segments together; None: that of the disk.
-        segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: 128 MiB. It is the
-            unit in which dead space is reclaimed, and no limit on a value.
+        max_disk_bytes: Limit of all segments together; None: that of the disk. What is dead is
+            given back before it is reached. Compaction itself may pass it for a moment, by what is
+            live in a segment.
+        segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: 128 MiB, or an eighth of
+            *max_disk_bytes*. It is the unit in which dead space is reclaimed, and no limit on a
+            value.
         space_factor: All files together may have this many times the live bytes, and two segments
             more, before writers wait for compaction: 1.1 to 100. A low factor saves disk, a high
             one work.

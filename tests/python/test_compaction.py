@@ -238,6 +238,20 @@ def test_a_space_factor_that_is_no_number(tmp_path: Path) -> None:
         pykv.open(tmp_path / "db", space_factor="2")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("limit", [1 << 20, 8 << 20])
+def test_dead_space_goes_before_a_limit_is_reached(tmp_path: Path, limit: int) -> None:
+    with pykv.open(tmp_path / "db", max_disk_bytes=limit) as db:
+        for number in range(8 * limit // 1_000):
+            db[KEYS[number % 100]] = b"v" * 1_000
+        stats = db.stats()
+        assert stats.freed_bytes > limit
+        assert stats.log_bytes <= limit
+        with pytest.raises(pykv.StoreFullError):
+            for number in range(limit // 1_000):
+                db[b"new:%d" % number] = b"n" * 1_000
+        assert all(db[key] == b"v" * 1_000 for key in KEYS[:100])
+
+
 def test_who_may_not_compact(tmp_path: Path) -> None:
     with pykv.open(tmp_path / "db") as db:
         db[b"k"] = b"v"

@@ -1,0 +1,162 @@
+#include "usage.h"
+
+uint64_t usage_lowest_birth_but(const struct usage *usage, const struct segment_entry *entry)
+{
+    return atomic_load(&entry->birth) == usage->births[0] ? usage->births[1] : usage->births[0];
+}
+
+/* Bytes that compacting a segment gives back, and those to copy for it. Frames, marks and whatever is not
+ * known of count as dead. */
+static uint64_t gain(const struct usage *usage, const struct segment_entry *entry, uint64_t *cost)
+{
+    uint64_t length = atomic_load(&entry->length), needed = atomic_load(&entry->live_bytes);
+    if (atomic_load(&entry->tombstone_newest) > usage_lowest_birth_but(usage, entry))
+        needed += atomic_load(&entry->tombstone_bytes);
+    *cost = needed;
+    if (needed != 0)
+        needed += SEGMENT_HEADER_SIZE + RECORD_BARE_SIZE;
+    return needed < length ? length - needed : 0;
+}
+
+/* The bound is on all files together, so what the keydir and two checkpoints take is not the log's. */
+void usage_measure(struct pykv_store *store, struct usage *out)
+{
+    struct shared *shared = store->shared;
+    struct shared_counters counters = shared_counters(shared);
+    uint64_t reserved = atomic_load(&shared->reserved), active = position_segment(reserved);
+    *out = (struct usage){ .live = counters.live_bytes, .births = { UINT64_MAX, UINT64_MAX } };
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        const struct segment_entry *entry = &shared->segments[i];
+        uint64_t id = atomic_load_explicit(&entry->id, memory_order_relaxed);
+        if (id == 0)
+            continue;
+        uint64_t birth = atomic_load_explicit(&entry->birth, memory_order_relaxed);
+        if (birth < out->births[0]) {
+            out->births[1] = out->births[0];
+            out->births[0] = birth;
+        } else if (birth < out->births[1]) {
+            out->births[1] = birth;
+        }
+        if (!segment_retired(entry))
+            out->log += id == active ? position_offset(reserved) : atomic_load_explicit(&entry->length, memory_order_relaxed);
+    }
+    uint64_t others = keydir_memory_size(store->keydir) + 2 * 8 * counters.keys + SHARED_SIZE;
+    uint64_t most = counters.live_bytes / 100 * store->options.space_percent + 2 * store->options.segment_size;
+    uint64_t least = counters.live_bytes + counters.live_bytes / 10 + 2 * store->options.segment_size;
+    out->limit = most > least + others ? most - others : least;
+    uint64_t disk = store->options.disk_size_max - store->options.disk_size_max / 16;
+    if (store->options.disk_size_max != 0 && out->limit > disk)
+        out->limit = disk;          /* so that what is dead goes before what is new is refused */
+    uint64_t slack = store->options.segment_size < out->limit / 2 ? store->options.segment_size : out->limit / 2;
+    out->begin = out->limit - slack;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !out->hope; i++) {
+        const struct segment_entry *entry = &shared->segments[i];
+        uint64_t cost, id = atomic_load_explicit(&entry->id, memory_order_relaxed);
+        if (id != 0 && id != active && !segment_retired(entry) && atomic_load(&entry->damaged) == 0)
+            out->hope = gain(out, entry, &cost) >= atomic_load(&entry->length) / 10;
+    }
+}
+
+static bool can_compact(struct pykv_store *store, const struct segment_entry *entry)
+{
+    uint64_t id = atomic_load(&entry->id);
+    return id != 0 && id != position_segment(atomic_load(&store->shared->tail)) && atomic_load(&entry->synced) != 0 &&
+           atomic_load(&entry->retired) == 0 && atomic_load(&entry->damaged) == 0;
+}
+
+/* The segment to compact next, 0: none. Only where `least` hundredths of it are dead, or more. */
+static uint64_t choose(struct pykv_store *store, const struct usage *usage, uint64_t least)
+{
+    uint64_t best = 0;
+    double best_rate = 0;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        const struct segment_entry *entry = &store->shared->segments[i];
+        uint64_t cost, id = atomic_load_explicit(&entry->id, memory_order_relaxed);
+        if (id == 0 || !can_compact(store, entry))
+            continue;
+        uint64_t gained = gain(usage, entry, &cost);
+        if (gained == 0 || gained < atomic_load(&entry->length) / 100 * least)
+            continue;
+        double rate = (double)gained / ((double)cost + 4096);
+        if (rate > best_rate) {
+            best_rate = rate;
+            best = id;
+        }
+    }
+    return best;
+}
+
+/* Where nothing gives space, tombstones may: they go when all that is older has been written anew. */
+static uint64_t choose_oldest(struct pykv_store *store, const struct usage *usage)
+{
+    uint64_t oldest = 0, tombstones = 0;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        const struct segment_entry *entry = &store->shared->segments[i];
+        if (!can_compact(store, entry))
+            continue;
+        tombstones += atomic_load(&entry->tombstone_bytes);
+        if (atomic_load(&entry->birth) == usage->births[0])
+            oldest = atomic_load(&entry->id);
+    }
+    return tombstones > usage->live / 8 + LITTLE ? oldest : 0;
+}
+
+/* Of a segment that a run through all of the store wrote itself: whether tombstones that it had to copy
+ * have nothing to hide any more. Once rewritten it has none, so the run comes to an end. */
+static bool has_needless(const struct usage *usage, const struct segment_entry *entry)
+{
+    return atomic_load(&entry->kind) == SEGMENT_COMPACTED &&
+           atomic_load(&entry->tombstone_bytes) > atomic_load(&entry->length) / 100 &&
+           atomic_load(&entry->tombstone_newest) <= usage_lowest_birth_but(usage, entry);
+}
+
+uint64_t usage_choose_next(struct pykv_store *store, const struct usage *usage, uint64_t below, uint64_t *left)
+{
+    const struct segment_entry *next = NULL;
+    *left = 0;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        const struct segment_entry *entry = &store->shared->segments[i];
+        uint64_t cost, id = atomic_load(&entry->id), length = atomic_load(&entry->length);
+        if (!can_compact(store, entry) || gain(usage, entry, &cost) <= length / 100 ||
+            (id >= below && !has_needless(usage, entry)))
+            continue;
+        *left += length;
+        if (next == NULL || atomic_load(&entry->birth) < atomic_load(&next->birth))
+            next = entry;
+    }
+    return next == NULL ? 0 : atomic_load(&next->id);
+}
+
+bool usage_active_dead(struct pykv_store *store, uint64_t least, uint64_t part)
+{
+    uint64_t tail = atomic_load(&store->shared->tail), length = position_offset(tail);
+    uint64_t needed = SEGMENT_HEADER_SIZE + atomic_load(&segment_of(store->shared, position_segment(tail))->live_bytes);
+    return length > needed && length - needed >= least && length - needed >= length / part;
+}
+
+uint64_t usage_choose_due(struct pykv_store *store, const struct usage *usage)
+{
+    uint64_t id = 0;
+    if (usage->log > usage->begin) {
+        id = choose(store, usage, 10);
+        if (id == 0)
+            id = choose_oldest(store, usage);
+    }
+    if (id == 0)
+        id = choose(store, usage, 90);
+    if (id == 0 && atomic_load(&store->idle) && usage->log > usage->live + usage->live / 2 + LITTLE)
+        id = choose(store, usage, 25);
+    return id;
+}
+
+void usage_tell(struct pykv_store *store, bool stuck)
+{
+    struct usage usage;
+    uint64_t pressure = 0;
+    usage_measure(store, &usage);
+    if (usage.log > usage.begin && usage.hope && !stuck && !atomic_load(&store->shared->compaction_paused))
+        pressure = (usage.log - usage.begin) * 1000 / (usage.limit - usage.begin + 1);
+    uint32_t before = atomic_exchange(&store->shared->pressure, pressure > 2000 ? 2000u : (uint32_t)pressure);
+    if (before >= PRESSURE_FULL && pressure < PRESSURE_FULL)
+        store->os->wake(store->os, (const uint32_t *)&store->shared->pressure, true);
+}

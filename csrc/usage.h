@@ -1,0 +1,31 @@
+/* usage.h -- how much of the disk the log takes, how much it may, and which segment gives some back: what
+ * compaction decides by. All of it is derived from the table of segments, whenever it is asked for. */
+#ifndef PYKV_USAGE_H
+#define PYKV_USAGE_H
+
+#include "store.h"
+
+#define LITTLE (UINT64_C(1) << 20)  /* dead bytes that an idle store is not tidied up for */
+
+struct usage {
+    uint64_t log;               /* bytes of all segments, but for those that only wait for snapshots */
+    uint64_t live;              /* of these */
+    uint64_t limit, begin;      /* bytes that the log may have; from where on it is compacted */
+    uint64_t births[2];         /* the lowest, and the one after it */
+    bool hope;                  /* some segment will give space, now or when it is durable */
+};
+void usage_measure(struct pykv_store *store, struct usage *out);
+/* The lowest birth among all segments but one: tombstones up to that version are needless in it. */
+uint64_t usage_lowest_birth_but(const struct usage *usage, const struct segment_entry *entry);
+
+/* The segment to compact next, 0: none. Where the log is about to outgrow its bound, what gives most; at
+ * any time, what is nearly empty; and what is half empty when nobody writes. */
+uint64_t usage_choose_due(struct pykv_store *store, const struct usage *usage);
+/* Of all that were there when a run through all of the store began: the oldest first, since tombstones go
+ * when what is older has gone. *left: bytes of those that are to be compacted. */
+uint64_t usage_choose_next(struct pykv_store *store, const struct usage *usage, uint64_t below, uint64_t *left);
+/* Whether of the active segment one part in so many is dead, so that it is worth ending. Its tombstones
+ * count as dead, too: by the time that its turn comes there may be nothing left that they hide. */
+bool usage_active_dead(struct pykv_store *store, uint64_t least, uint64_t part);
+
+#endif
