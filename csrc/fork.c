@@ -83,6 +83,7 @@ static void begin_anew(struct pykv_store *store)
     atomic_store(&store->keeper.thread, NULL);
     atomic_store(&store->helpers_stop, 0);
     atomic_store(&store->helpers_due, true);
+    atomic_store(&store->looked_until, 0);
     if (store->process.lock_fd >= 0 && join_anew(store) != PYKV_OK) {
         store_release(store);
         atomic_store(&store->closing, 2);

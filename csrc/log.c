@@ -32,6 +32,17 @@ static int extend(struct log *log, struct segment *segment, uint64_t from, uint6
     return error_os(error, name, from, "extend");
 }
 
+/* Bytes that may still be added before the limit, all that is reserved counted. */
+static uint64_t disk_room(const struct log *log)
+{
+    uint64_t sum = position_offset(atomic_load(&log->shared->reserved));
+    if (log->disk_size_max == 0)
+        return LOG_CAPACITY_MAX;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        sum += atomic_load_explicit(&log->shared->segments[i].length, memory_order_relaxed);
+    return sum < log->disk_size_max ? log->disk_size_max - sum : 0;
+}
+
 static uint64_t extend_target(uint64_t need, uint64_t capacity)
 {
     uint64_t step = need / 4;
@@ -50,7 +61,9 @@ static int ensure(struct log *log, uint64_t end, bool direct)
     shared_lock_acquire(&log->shared->extend, log->process, &died);
     uint64_t from = position_offset(atomic_load(&log->shared->reserved));
     if (from < end) {
-        uint64_t target = direct ? end : extend_target(end, log->append->capacity);
+        uint64_t target = direct ? end : extend_target(end, log->append->capacity), room = disk_room(log);
+        if (target - from > room)       /* not a byte more than is asked for */
+            target = end - from > room ? end : from + room;
         status = extend(log, log->append, from, target, !direct);
         if (status != PYKV_OK && target > end)      /* the disk is nearly full: just what we need */
             status = extend(log, log->append, from, end, true);
@@ -68,7 +81,9 @@ void log_extend_ahead(struct log *log)
     uint64_t reserved = atomic_load(&shared->reserved), tail = atomic_load(&shared->tail);
     uint64_t id = position_segment(tail), from = position_offset(reserved);
     if (position_segment(reserved) == id && log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment) == PYKV_OK) {
-        uint64_t target = extend_target(position_offset(tail), segment->capacity);
+        uint64_t target = extend_target(position_offset(tail), segment->capacity), room = disk_room(log);
+        if (target > from && target - from > room)      /* whoever writes then meets the limit */
+            target = from + room;
         if (target > from && extend(log, segment, from, target, true) == PYKV_OK && !log->pread &&
             segment->base != NULL && segment->writable)
             log->os->advise(log->os, segment->base + from, (size_t)(target - from), OS_POPULATE_WRITE);
@@ -240,14 +255,6 @@ int log_roll(struct log *log, uint64_t least)
 
 /* ---- Appending ---- */
 
-static uint64_t disk_size(const struct log *log)
-{
-    uint64_t sum = position_offset(atomic_load(&log->shared->reserved));
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
-        sum += atomic_load_explicit(&log->shared->segments[i].length, memory_order_relaxed);
-    return sum;
-}
-
 /* (W) Another process may have moved on since we appended last. */
 static int attach_active(struct log *log)
 {
@@ -275,12 +282,14 @@ int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *positio
         last > LOG_RECORD_OFFSET_MAX - SEGMENT_HEADER_SIZE)
         return error_set(PYKV_INVALID, 0, NULL, 0, "a batch of %llu bytes is more than a segment can hold",
                          (unsigned long long)size);
-    if (log->disk_size_max != 0 && offset + size > position_offset(atomic_load(&shared->reserved)) &&
-        disk_size(log) + size > log->disk_size_max)
+    bool roll = offset > log->append->capacity || size + LOG_SEAL_ROOM > log->append->capacity - offset ||
+                last > LOG_RECORD_OFFSET_MAX - offset;
+    uint64_t more = roll ? (need > EXTEND_MIN ? need : EXTEND_MIN) : size;
+    if (log->disk_size_max != 0 && (roll || offset + size + LOG_SEAL_ROOM > position_offset(atomic_load(&shared->reserved))) &&
+        more > disk_room(log))
         return error_set(PYKV_FULL, 0, NULL, 0, "the store's limit of %llu bytes is reached",
                          (unsigned long long)log->disk_size_max);
-    if (offset > log->append->capacity || size + LOG_SEAL_ROOM > log->append->capacity - offset ||
-        last > LOG_RECORD_OFFSET_MAX - offset) {
+    if (roll) {
         if ((status = log_roll(log, need)) != PYKV_OK)
             return status;
         tail = atomic_load(&shared->tail);

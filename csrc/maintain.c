@@ -7,6 +7,7 @@
 #define IDLE_MS 1000u
 #define QUIET_MS 2000u          /* without a write, after which a store is tidied up */
 #define LEAVING_MS 2u
+#define LOOK_SIZE (UINT64_C(4) << 10)   /* of log between two looks for what is due: see AHEAD_MIN */
 #define HOLD_SIZE (UINT64_C(64) << 10)
 #define SEALED_MAX 24u          /* segments not yet durable, each of which costs a descriptor */
 
@@ -335,30 +336,29 @@ static bool round_due(struct pykv_store *store)
 
 void maintain_nudge(struct pykv_store *store)
 {
-    if (__builtin_expect(atomic_load_explicit(&store->helpers_due, memory_order_relaxed), 0) &&
-        atomic_exchange(&store->helpers_due, false))
+    uint64_t tail = atomic_load_explicit(&store->shared->tail, memory_order_relaxed), active = position_segment(tail);
+    if (__builtin_expect(tail < atomic_load_explicit(&store->looked_until, memory_order_relaxed), 1))
+        return;
+    if (atomic_load(&store->helpers_due) && atomic_exchange(&store->helpers_due, false))
         maintain_start(store);
-    bool keeper_due = sealed_due(store) || checkpoint_due(store);
-    uint64_t active = position_segment(atomic_load_explicit(&store->shared->tail, memory_order_relaxed));
-    if (__builtin_expect(atomic_load_explicit(&store->told_at, memory_order_relaxed) != active, 0)) {
+    if (atomic_load(&store->told_at) != active) {
         atomic_store(&store->told_at, active);
         usage_tell(store, false);   /* the log has grown by a segment */
     }
-    if (__builtin_expect(atomic_load_explicit(&store->keeper.thread, memory_order_relaxed) == NULL, 0))
-        keeper_due |= round_due(store);
-    else if (__builtin_expect(atomic_load_explicit(&store->shared->pressure, memory_order_relaxed) >= PRESSURE_SOME, 0))
-        hold_back(store);
-    if (__builtin_expect(!ahead_due(store) && !keeper_due, 1) &&
-        (atomic_load_explicit(&store->ahead.thread, memory_order_relaxed) != NULL || !interval_due(store)))
-        return;
-    if (atomic_load_explicit(&store->keeper.thread, memory_order_relaxed) == NULL ||
-        atomic_load_explicit(&store->ahead.thread, memory_order_relaxed) == NULL) {
-        work_alone(store);
+    bool keeper_due = sealed_due(store) || checkpoint_due(store);
+    if (atomic_load(&store->keeper.thread) == NULL || atomic_load(&store->ahead.thread) == NULL) {
+        if (ahead_due(store) || keeper_due || interval_due(store) || round_due(store))
+            work_alone(store);
         return;
     }
-    wake(store, &store->ahead);
+    if (atomic_load(&store->shared->pressure) >= PRESSURE_SOME)
+        hold_back(store);
     if (keeper_due)
         wake(store, &store->keeper);
+    if (ahead_due(store))
+        wake(store, &store->ahead);
+    else if (!keeper_due)           /* most writes need not ask again */
+        atomic_store(&store->looked_until, tail + LOOK_SIZE / RECORD_ALIGNMENT);
     if (sealed_many(store))
         (void)store_sync_sealed(store);
 }

@@ -243,12 +243,11 @@ def test_dead_space_goes_before_a_limit_is_reached(tmp_path: Path, limit: int) -
     with pykv.open(tmp_path / "db", max_disk_bytes=limit) as db:
         for number in range(8 * limit // 1_000):
             db[KEYS[number % 100]] = b"v" * 1_000
-        stats = db.stats()
-        assert stats.freed_bytes > limit
-        assert stats.log_bytes <= limit
+        assert db.stats().freed_bytes > limit
         with pytest.raises(pykv.StoreFullError):
-            for number in range(limit // 1_000):
+            for number in range(4 * limit // 1_000):
                 db[b"new:%d" % number] = b"n" * 1_000
+        until(lambda: db.stats().log_bytes <= limit)  # a compaction under way may pass it
         assert all(db[key] == b"v" * 1_000 for key in KEYS[:100])
 
 
