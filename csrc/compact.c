@@ -93,7 +93,7 @@ bool compact_due(struct pykv_store *store)
 {
     struct usage usage;
     usage_measure(store, &usage);
-    if (can_free(store))
+    if (can_free(store) || atomic_load(&store->shared->disk_full))
         return true;
     return !atomic_load(&store->shared->compaction_paused) &&
            (usage_choose_due(store, &usage) != 0 || (atomic_load(&store->idle) && usage_active_dead(store, LITTLE, 2)));
@@ -455,6 +455,8 @@ static int begin(struct pykv_store *store, int (*between)(struct pykv_store *sto
     compaction->between = between;
     compaction->stage.log = &store->log;
     compaction->stage.bytes = (uint8_t *)(compaction + 1);
+    if (atomic_load(&store->shared->disk_full))
+        (void)reserve_lend(store);
     int status = remove_strays(store, &compaction->no_strays);
     if (status == PYKV_OK)
         *out = compaction;
@@ -481,6 +483,8 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
     if (status == PYKV_OK && !paused && atomic_load(&store->idle) && usage_active_dead(store, LITTLE, 2))
         return end_active(store);       /* its turn comes when it is durable */
     uint64_t id = paused || status != PYKV_OK ? 0 : usage_choose_due(store, &usage);
+    if (id == 0 && status == PYKV_OK && !paused)
+        atomic_store(&store->shared->disk_full, 0);     /* all is given back that could be */
     usage_tell(store, false);
     if (id == 0 || (status = begin(store, between, &compaction)) != PYKV_OK)
         return status;
@@ -493,6 +497,8 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
         int retired = retire(compaction);
         status = status == PYKV_OK ? retired : status;
     }
+    if (status == PYKV_FULL)    /* by the reserve next time */
+        atomic_store(&store->shared->disk_full, 1);
     usage_tell(store, status != PYKV_OK);
     store->os->release(store->os, compaction);
     return status;
@@ -558,6 +564,26 @@ int pykv_compact(struct pykv_store *store, struct pykv_progress *progress)
     }
     store_leave(store);
     return status;
+}
+
+void compact_one(struct pykv_store *store)
+{
+    struct compaction *compaction = NULL;
+    struct usage usage;
+    maintain_sealed(store);
+    usage_measure(store, &usage);
+    uint64_t id = usage_choose_full(store, &usage);
+    if (id == 0 && usage_active_dead(store, 1, 10) && end_active(store) == PYKV_OK) {
+        maintain_sealed(store);
+        usage_measure(store, &usage);
+        id = usage_choose_full(store, &usage);
+    }
+    if (id == 0 || begin(store, go_on, &compaction) != PYKV_OK)
+        return;
+    (void)empty(compaction, id);
+    (void)retire(compaction);
+    usage_tell(store, false);
+    store->os->release(store->os, compaction);
 }
 
 int pykv_compaction_pause(struct pykv_store *store, int on)

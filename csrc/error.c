@@ -32,7 +32,7 @@ int error_set(int status, int os_errno, const char *path, uint64_t offset, const
     return status;
 }
 
-static int status_of_errno(int os_errno)
+int error_status(int os_errno)
 {
     switch (os_errno) {
     case ENOSPC:
@@ -56,9 +56,9 @@ int error_os(int os_errno, const char *path, uint64_t offset, const char *action
     if (strerror_r(os_errno, reason, sizeof reason) != 0)
         snprintf(reason, sizeof reason, "error %d", os_errno);
     if (path == NULL)
-        return error_set(status_of_errno(os_errno), os_errno, path, offset, "cannot %s: %s",
+        return error_set(error_status(os_errno), os_errno, path, offset, "cannot %s: %s",
                          action, reason);
-    return error_set(status_of_errno(os_errno), os_errno, path, offset, "cannot %s %s: %s", action,
+    return error_set(error_status(os_errno), os_errno, path, offset, "cannot %s %s: %s", action,
                      path, reason);
 }
 

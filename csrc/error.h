@@ -14,6 +14,9 @@ int error_set(int status, int os_errno, const char *path, uint64_t offset, const
  * "cannot <action> <path>: <strerror>". Returns that status. */
 int error_os(int os_errno, const char *path, uint64_t offset, const char *action);
 
+/* That status alone. */
+int error_status(int os_errno);
+
 /* Shorthands. */
 int error_no_memory(size_t size);
 int error_corrupt(const char *path, uint64_t offset, const char *what);

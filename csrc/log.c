@@ -32,15 +32,16 @@ static int extend(struct log *log, struct segment *segment, uint64_t from, uint6
     return error_os(error, name, from, "extend");
 }
 
-/* Bytes that may still be added before the limit, all that is reserved counted. */
-static uint64_t disk_room(const struct log *log)
+/* Bytes that puts may still add before the limit, all that is reserved counted. */
+static uint64_t put_room(const struct log *log)
 {
     uint64_t sum = position_offset(atomic_load(&log->shared->reserved));
+    uint64_t most = log->disk_size_max - log->disk_size_max / 8;
     if (log->disk_size_max == 0)
         return LOG_CAPACITY_MAX;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
         sum += atomic_load_explicit(&log->shared->segments[i].length, memory_order_relaxed);
-    return sum < log->disk_size_max ? log->disk_size_max - sum : 0;
+    return sum < most ? most - sum : 0;
 }
 
 static uint64_t extend_target(uint64_t need, uint64_t capacity)
@@ -61,7 +62,7 @@ static int ensure(struct log *log, uint64_t end, bool direct)
     shared_lock_acquire(&log->shared->extend, log->process, &died);
     uint64_t from = position_offset(atomic_load(&log->shared->reserved));
     if (from < end) {
-        uint64_t target = direct ? end : extend_target(end, log->append->capacity), room = disk_room(log);
+        uint64_t target = direct ? end : extend_target(end, log->append->capacity), room = put_room(log);
         if (target - from > room)       /* not a byte more than is asked for */
             target = end - from > room ? end : from + room;
         status = extend(log, log->append, from, target, !direct);
@@ -80,8 +81,9 @@ void log_extend_ahead(struct log *log)
     shared_lock_acquire(&shared->extend, log->process, &died);
     uint64_t reserved = atomic_load(&shared->reserved), tail = atomic_load(&shared->tail);
     uint64_t id = position_segment(tail), from = position_offset(reserved);
-    if (position_segment(reserved) == id && log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment) == PYKV_OK) {
-        uint64_t target = extend_target(position_offset(tail), segment->capacity), room = disk_room(log);
+    bool full = atomic_load(&shared->reserve_lent) != 0;    /* what is freed is for the reserve */
+    if (!full && position_segment(reserved) == id && log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &segment) == PYKV_OK) {
+        uint64_t target = extend_target(position_offset(tail), segment->capacity), room = put_room(log);
         if (target > from && target - from > room)      /* whoever writes then meets the limit */
             target = from + room;
         if (target > from && extend(log, segment, from, target, true) == PYKV_OK && !log->pread &&
@@ -270,7 +272,7 @@ int log_end_active(struct log *log)
     return status == PYKV_OK ? log_roll(log, 0) : status;
 }
 
-int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *position)
+int log_prepare(struct log *log, enum log_need use, uint64_t size, uint64_t last, uint64_t *position)
 {
     struct shared *shared = log->shared;
     uint64_t tail = atomic_load(&shared->tail), offset = position_offset(tail);
@@ -285,10 +287,12 @@ int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *positio
     bool roll = offset > log->append->capacity || size + LOG_SEAL_ROOM > log->append->capacity - offset ||
                 last > LOG_RECORD_OFFSET_MAX - offset;
     uint64_t more = roll ? (need > EXTEND_MIN ? need : EXTEND_MIN) : size;
-    if (log->disk_size_max != 0 && (roll || offset + size + LOG_SEAL_ROOM > position_offset(atomic_load(&shared->reserved))) &&
-        more > disk_room(log))
-        return error_set(PYKV_FULL, 0, NULL, 0, "the store's limit of %llu bytes is reached",
-                         (unsigned long long)log->disk_size_max);
+    bool blocks = roll || offset + size + LOG_SEAL_ROOM > position_offset(atomic_load(&shared->reserved));
+    if (blocks && use == LOG_NO_BLOCKS)
+        return error_os(ENOSPC, "the log", 0, "extend");
+    if (blocks && use == LOG_PUTS && log->disk_size_max != 0 && more > put_room(log))
+        return error_set(PYKV_FULL, 0, NULL, 0, "the store's limit of %llu bytes is reached: delete keys, or open it with "
+                         "a higher max_disk_bytes", (unsigned long long)log->disk_size_max);
     if (roll) {
         if ((status = log_roll(log, need)) != PYKV_OK)
             return status;

@@ -35,7 +35,8 @@ struct log {
     const struct process *process;
     uint8_t store_id[16], hash_key[16];
     uint64_t segment_size;      /* capacity of a new one, unless a frame needs more */
-    uint64_t disk_size_max;     /* of all segments; 0: none */
+    uint64_t disk_size_max;     /* of all segments; 0: none. An eighth of it is kept for deletes, and for the
+                                 * copies of compaction: only puts are refused */
     uint32_t file_mode;
     bool writable, pread;
     bool salvage;               /* of a repair aside: a segment's header may be damaged */
@@ -78,6 +79,7 @@ void segment_release(struct segment *segment);      /* drop a reference */
  * True if there is some: once every call that had begun by now has ended, log_retire_end() lets go of it. */
 bool log_retire(struct log *log);
 void log_retire_end(struct log *log);
+bool log_retiring(struct log *log);         /* there is still some */
 /* Bytes of the segment that hold records: up to the tail, or to where it was sealed. */
 uint64_t log_limit(const struct log *log, const struct segment *segment);
 
@@ -109,7 +111,12 @@ void log_prefetch(struct log *log, uint64_t location);
 /* (W) Make room for a frame of `size` bytes whose last record begins `last` bytes from its start:
  * seals the active segment and begins another if need be, reserves blocks. *position is where the
  * frame goes. On failure (PYKV_FULL...) the log is as it was. */
-int log_prepare(struct log *log, uint64_t size, uint64_t last, uint64_t *position);
+enum log_need {
+    LOG_PUTS,                   /* may have what is left below the limit, */
+    LOG_DELETES,                /* of the disk, */
+    LOG_NO_BLOCKS,              /* of what is reserved for the active segment: else PYKV_FULL with ENOSPC */
+};
+int log_prepare(struct log *log, enum log_need need, uint64_t size, uint64_t last, uint64_t *position);
 /* (W) Where to write a frame of at most LOG_DIRECT_SIZE that was prepared at `position`. */
 static inline uint8_t *log_memory(const struct log *log, uint64_t position)
 {

@@ -48,7 +48,8 @@ static bool checkpoint_due(const struct pykv_store *store)
     const struct shared *shared = store->shared;
     uint64_t grown = atomic_load_explicit(&shared->written_bytes, memory_order_relaxed) -
                      atomic_load_explicit(&shared->checkpoint_written, memory_order_relaxed);
-    return grown >= store->options.segment_size / 2 && grown >= keydir_memory_size(store->keydir);
+    return grown >= store->options.segment_size / 2 && grown >= keydir_memory_size(store->keydir) &&
+           !atomic_load(&shared->reserve_lent);
 }
 
 static bool interval_due(const struct pykv_store *store)
@@ -133,7 +134,8 @@ static int between_slices(struct pykv_store *store)
 static bool work_shared(struct pykv_store *store)
 {
     bool died, more = false;
-    if ((!sealed_due(store) && !checkpoint_due(store) && !store_sweep_due(store) && !expire_due(store) && !compact_due(store)) ||
+    if ((!sealed_due(store) && !checkpoint_due(store) && !store_sweep_due(store) && !expire_due(store) && !compact_due(store) &&
+         !reserve_due(store)) ||
         (!shared_lock_try(&store->shared->maintain, &store->process, &died) &&
          !shared_lock_replace(&store->shared->maintain, &store->process)))
         return false;
@@ -142,6 +144,8 @@ static bool work_shared(struct pykv_store *store)
         (void)checkpoint_write(store);
     if (store_sweep_due(store))
         store_sweep(store);
+    if (reserve_due(store))
+        reserve_keep(store);
     store->slice_ns = 0;
     if (expire_due(store))
         more = expire(store, between_slices) == PYKV_OK;
@@ -363,12 +367,16 @@ void maintain_nudge(struct pykv_store *store)
         (void)store_sync_sealed(store);
 }
 
-void maintain_sweep(struct pykv_store *store)
+void maintain_keeper(struct pykv_store *store)
 {
-    if (!store_sweep_due(store))
-        return;
     if (atomic_load_explicit(&store->keeper.thread, memory_order_relaxed) == NULL)
         (void)keep(store);
     else
         wake(store, &store->keeper);
+}
+
+void maintain_sweep(struct pykv_store *store)
+{
+    if (store_sweep_due(store))
+        maintain_keeper(store);
 }

@@ -91,11 +91,11 @@ struct pykv_options {
     uint32_t file_mode;          /* permission bits of the files of a new store, whatever the umask,
                                   * 0600 if 0; of the directory the same, and x where there is r. An
                                   * existing store keeps the mode that it has, that of its lock file */
-    uint64_t segment_size;       /* bytes of a segment: 64 KiB to 1 GiB; 0: 128 MiB, or an eighth of
+    uint64_t segment_size;       /* bytes of a segment: 64 KiB to 1 GiB; 0: 128 MiB, or a sixteenth of
                                   * disk_size_max */
-    uint64_t disk_size_max;      /* bytes of all segments; 0: no limit but the disk's. What is dead is
-                                  * given back before it is reached; compaction itself may pass it by what
-                                  * is live in a segment */
+    uint64_t disk_size_max;      /* bytes of all segments, 1 MiB or more; 0: no limit but the disk's. What is
+                                  * dead is given back before a write is refused. An eighth is kept for
+                                  * deletes, which are never refused, and for the copies of compaction */
     uint32_t space_percent;      /* of the live bytes, that all files may have together, beside two
                                   * segments: 110 to 10,000; 0: 200 */
     uint64_t expected_keys;      /* sizes the keydir beforehand; 0: grow as needed */

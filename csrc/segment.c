@@ -236,6 +236,18 @@ void log_retire_end(struct log *log)
     release_all(leaving);
 }
 
+bool log_retiring(struct log *log)
+{
+    pthread_mutex_lock(&log->mutex);
+    bool some = log->retired != NULL || log->leaving != NULL;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !some; i++) {
+        const struct segment *segment = atomic_load(&log->segments[i]);
+        some = segment != NULL && segment->id != atomic_load(&log->shared->segments[i].id);
+    }
+    pthread_mutex_unlock(&log->mutex);
+    return some;
+}
+
 static int segment_open_slot(struct log *log, uint32_t slot, struct segment **out)
 {
     int status = PYKV_OK;

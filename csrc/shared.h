@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 7u
+#define SHARED_LAYOUT 8u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
@@ -173,6 +173,9 @@ struct shared {
     _Atomic uint64_t freed_bytes;       /* of the segments that it removed */
     _Atomic uint64_t removals;          /* counts segments that were removed: whoever fails to read a
                                          * place looks whether this moved meanwhile */
+    _Atomic uint64_t reserve_size;      /* bytes that the file `reserve` keeps for deletes and compaction; (W) */
+    _Atomic uint32_t reserve_lent;      /* it is gone for now: puts are refused */
+    _Atomic uint32_t disk_full;         /* a write met that: compaction is due wherever something is dead */
 
     _Alignas(64) _Atomic uint64_t expiry_since; /* the first expiry of what was written since the active
                                          * segment was last looked through, 0: none; (W) */

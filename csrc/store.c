@@ -9,6 +9,7 @@
 
 #define SEGMENT_SIZE_DEFAULT (UINT64_C(128) << 20)
 #define SEGMENT_SIZE_MIN (UINT64_C(64) << 10)
+#define DISK_SIZE_MIN (UINT64_C(1) << 20)
 #define SEGMENT_SIZE_MAX (UINT64_C(1) << 30)
 #define SPACE_PERCENT_DEFAULT 200u
 #define SPACE_PERCENT_MIN 110u
@@ -44,7 +45,8 @@ char store_classify(const char *name, uint64_t *number)
     if (strcmp(name, MANIFEST_NAME) == 0)
         return 'm';
     return strcmp(name, KEYDIR_NAME) == 0 || strcmp(name, KEYDIR_TEMPORARY) == 0 || strcmp(name, LOCK_NAME) == 0 ||
-                   strcmp(name, MANIFEST_TEMPORARY) == 0 || strcmp(name, "checkpoint.tmp") == 0
+                   strcmp(name, MANIFEST_TEMPORARY) == 0 || strcmp(name, "checkpoint.tmp") == 0 ||
+                   strcmp(name, RESERVE_NAME) == 0
                ? 'o' : 0;
 }
 
@@ -151,7 +153,7 @@ static void wait_for_calls(struct pykv_store *store)
 /* Where there may be little of it, in pieces of which some can be given back. */
 static uint64_t segment_size_for(uint64_t disk_size_max)
 {
-    uint64_t part = disk_size_max / 8 & ~UINT64_C(0xFFFF);
+    uint64_t part = disk_size_max / 16 & ~UINT64_C(0xFFFF);
     if (disk_size_max == 0 || part >= SEGMENT_SIZE_DEFAULT)
         return SEGMENT_SIZE_DEFAULT;
     return part < SEGMENT_SIZE_MIN ? SEGMENT_SIZE_MIN : part;
@@ -178,6 +180,9 @@ static int check_options(const char *path, const struct pykv_options *given, str
     if (out->segment_size < SEGMENT_SIZE_MIN || out->segment_size > SEGMENT_SIZE_MAX)
         return error_set(PYKV_INVALID, 0, NULL, 0, "segment_size must be from 64 KiB to 1 GiB, not %llu bytes",
                          (unsigned long long)out->segment_size);
+    if (out->disk_size_max != 0 && out->disk_size_max < DISK_SIZE_MIN)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "disk_size_max must be 1 MiB or more, not %llu bytes",
+                         (unsigned long long)out->disk_size_max);
     if (out->space_percent < SPACE_PERCENT_MIN || out->space_percent > SPACE_PERCENT_MAX)
         return error_set(PYKV_INVALID, 0, NULL, 0, "space_percent must be from %u to %u, not %u", SPACE_PERCENT_MIN,
                          SPACE_PERCENT_MAX, out->space_percent);
@@ -346,15 +351,17 @@ static int build(struct pykv_store *store)
     store->private = store->process.lock_fd < 0;
     store->space = (struct space){ .os = os, .fd = -1, .writable = true, .name = KEYDIR_NAME };
     int status = PYKV_OK, error;
+    bool lent = false;
     if (!store->private) {
-        /* The old one is of no use to anybody, and on a full disk its room is all there is. But one
-         * that tells of a failed sync stays until all has been written anew. */
+        /* The old one is of no use to anybody, and on a full disk its room and the reserve's is all there
+         * is. But one that tells of a failed sync stays until all has been written anew. */
         if (!store->rewrite_tail)
             (void)os->file_remove(os, store->dir, KEYDIR_NAME);
         /* One that tried before us failed or died, perhaps at a sync: what it believed to be on its
          * way to the disk may be clean in memory and missing there. */
         if (os->file_remove(os, store->dir, KEYDIR_TEMPORARY) == 0)
             store->rewrite_tail = true;
+        lent = os->file_remove(os, store->dir, RESERVE_NAME) == 0;
         error = os->file_open(os, store->dir, KEYDIR_TEMPORARY, OS_CREATE, store->options.file_mode, &store->space.fd);
         if (error != 0)
             return error_os(error, KEYDIR_TEMPORARY, 0, "create");
@@ -365,6 +372,7 @@ static int build(struct pykv_store *store)
     if (status != PYKV_OK)
         return status;
     atomic_store(&store->shared->keydir.space_end, SHARED_SIZE);
+    atomic_store(&store->shared->reserve_lent, lent);
     status = keydir_open(os, &store->space, &store->shared->keydir, &store->keydir);
     if (status == PYKV_OK && store->options.expected_keys != 0)
         status = keydir_reserve(store->keydir, store->options.expected_keys);
@@ -615,6 +623,8 @@ int store_write_manifest(struct pykv_store *store)
     }
     store_unlock(store);
     status = manifest_write(store->os, store->dir, store->options.file_mode, &manifest);
+    if (status == PYKV_FULL && reserve_lend(store))
+        status = manifest_write(store->os, store->dir, store->options.file_mode, &manifest);
     if (status == PYKV_OK)
         atomic_store(&shared->manifest_position, manifest.durable);
     manifest_release(store->os, &manifest);

@@ -17,6 +17,7 @@
 #define KEYDIR_NAME "keydir"
 #define KEYDIR_TEMPORARY "keydir.tmp"
 #define LOCK_NAME "lock"
+#define RESERVE_NAME "reserve"
 
 struct call_stripe {
     _Alignas(64) _Atomic uint64_t calls;    /* in flight */
@@ -192,6 +193,7 @@ void maintain_trim(struct pykv_store *store);
 void maintain_list(struct pykv_store *store);
 void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helper if due */
 void maintain_ahead(struct pykv_store *store);  /* after a write of the keeper's own */
+void maintain_keeper(struct pykv_store *store); /* have the helper look for what is due */
 void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper sweep, if due */
 
 /* ---- usage.c ---- */
@@ -212,8 +214,24 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store));
 int compact_settle(struct pykv_store *store);
 /* Remove segments that nobody needs any more. */
 int compact_free(struct pykv_store *store);
+/* One segment, so that there is room for others. */
+void compact_one(struct pykv_store *store);
 /* Its part of the figures; without the lock. */
 void compact_stats(struct pykv_store *store, struct pykv_stats *out);
+
+/* ---- room.c ---- */
+/* After a write that failed with PYKV_FULL, without any lock: at the limit of the store, compact. True if
+ * space was given back since freed_bytes was `freed`, so that it can be tried again. */
+bool room_make(struct pykv_store *store, uint64_t freed);
+/* The same outside of any call: on a full disk, wait for compaction. *last: false at the first time. Where
+ * the answer of these two is false, what pykv_last_error() tells is as before. */
+bool room_wait(struct pykv_store *store, bool *last);
+bool reserve_due(struct pykv_store *store);
+void reserve_keep(struct pykv_store *store);    /* make the reserve as large as it should be; takes the writer lock */
+bool reserve_back(struct pykv_store *store);    /* (W) the same; false: the disk is still full */
+bool reserve_lend(struct pykv_store *store);    /* give it up, for compaction or the manifest; false: there is none */
+bool reserve_halve(struct pykv_store *store);   /* (W) half of it, for deletes; false: what is left is not theirs */
+#define RESERVE_LEAST (UINT64_C(64) << 10)      /* which deletes leave alone */
 
 /* ---- expire.c ---- */
 

@@ -6,7 +6,7 @@ uint64_t usage_lowest_birth_but(const struct usage *usage, const struct segment_
 }
 
 /* Bytes that compacting a segment gives back, and those to copy for it. Frames, marks and whatever is not
- * known of count as dead. */
+ * known of count as dead. 0 where the copies have no room. */
 static uint64_t gain(const struct usage *usage, const struct segment_entry *entry, uint64_t *cost)
 {
     uint64_t length = atomic_load(&entry->length), needed = atomic_load(&entry->live_bytes);
@@ -15,7 +15,7 @@ static uint64_t gain(const struct usage *usage, const struct segment_entry *entr
     *cost = needed;
     if (needed != 0)
         needed += SEGMENT_HEADER_SIZE + RECORD_BARE_SIZE;
-    return needed < length ? length - needed : 0;
+    return needed < length && needed <= usage->room ? length - needed : 0;
 }
 
 /* The bound is on all files together, so what the keydir and two checkpoints take is not the log's. */
@@ -40,13 +40,16 @@ void usage_measure(struct pykv_store *store, struct usage *out)
         if (!segment_retired(entry))
             out->log += id == active ? position_offset(reserved) : atomic_load_explicit(&entry->length, memory_order_relaxed);
     }
-    uint64_t others = keydir_memory_size(store->keydir) + 2 * 8 * counters.keys + SHARED_SIZE;
+    uint64_t reserve = atomic_load(&shared->reserve_size);
+    uint64_t others = keydir_memory_size(store->keydir) + 2 * 8 * counters.keys + SHARED_SIZE + reserve;
     uint64_t most = counters.live_bytes / 100 * store->options.space_percent + 2 * store->options.segment_size;
     uint64_t least = counters.live_bytes + counters.live_bytes / 10 + 2 * store->options.segment_size;
     out->limit = most > least + others ? most - others : least;
-    uint64_t disk = store->options.disk_size_max - store->options.disk_size_max / 16;
+    uint64_t disk = store->options.disk_size_max - store->options.disk_size_max / 8;
     if (store->options.disk_size_max != 0 && out->limit > disk)
         out->limit = disk;          /* so that what is dead goes before what is new is refused */
+    bool full = atomic_load(&shared->disk_full) || atomic_load(&shared->reserve_lent);
+    out->room = !full ? UINT64_MAX : reserve > RESERVE_LEAST ? reserve - RESERVE_LEAST : 0;   /* the manifest's */
     uint64_t slack = store->options.segment_size < out->limit / 2 ? store->options.segment_size : out->limit / 2;
     out->begin = out->limit - slack;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !out->hope; i++) {
@@ -95,7 +98,7 @@ static uint64_t choose_oldest(struct pykv_store *store, const struct usage *usag
         if (!can_compact(store, entry))
             continue;
         tombstones += atomic_load(&entry->tombstone_bytes);
-        if (atomic_load(&entry->birth) == usage->births[0])
+        if (atomic_load(&entry->birth) == usage->births[0] && atomic_load(&entry->length) <= usage->room)
             oldest = atomic_load(&entry->id);
     }
     return tombstones > usage->live / 8 + LITTLE ? oldest : 0;
@@ -134,14 +137,17 @@ bool usage_active_dead(struct pykv_store *store, uint64_t least, uint64_t part)
     return length > needed && length - needed >= least && length - needed >= length / part;
 }
 
+uint64_t usage_choose_full(struct pykv_store *store, const struct usage *usage)
+{
+    uint64_t id = choose(store, usage, 10);
+    return id != 0 ? id : choose_oldest(store, usage);
+}
+
 uint64_t usage_choose_due(struct pykv_store *store, const struct usage *usage)
 {
     uint64_t id = 0;
-    if (usage->log > usage->begin) {
-        id = choose(store, usage, 10);
-        if (id == 0)
-            id = choose_oldest(store, usage);
-    }
+    if (usage->log > usage->begin || atomic_load(&store->shared->disk_full))
+        id = usage_choose_full(store, usage);
     if (id == 0)
         id = choose(store, usage, 90);
     if (id == 0 && atomic_load(&store->idle) && usage->log > usage->live + usage->live / 2 + LITTLE)

@@ -11,6 +11,7 @@ struct usage {
     uint64_t log;               /* bytes of all segments, but for those that only wait for snapshots */
     uint64_t live;              /* of these */
     uint64_t limit, begin;      /* bytes that the log may have; from where on it is compacted */
+    uint64_t room;              /* bytes that compaction may copy before it has given something back */
     uint64_t births[2];         /* the lowest, and the one after it */
     bool hope;                  /* some segment will give space, now or when it is durable */
 };
@@ -21,6 +22,8 @@ uint64_t usage_lowest_birth_but(const struct usage *usage, const struct segment_
 /* The segment to compact next, 0: none. Where the log is about to outgrow its bound, what gives most; at
  * any time, what is nearly empty; and what is half empty when nobody writes. */
 uint64_t usage_choose_due(struct pykv_store *store, const struct usage *usage);
+/* Where the disk or the limit of the store is reached: what gives space at all. */
+uint64_t usage_choose_full(struct pykv_store *store, const struct usage *usage);
 /* Of all that were there when a run through all of the store began: the oldest first, since tombstones go
  * when what is older has gone. *left: bytes of those that are to be compacted. */
 uint64_t usage_choose_next(struct pykv_store *store, const struct usage *usage, uint64_t below, uint64_t *left);

@@ -8,6 +8,7 @@
  *     release the lock; wait for the disk, if that was asked for
  *
  * shared.h tells what a successor finds if the writer dies in between. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -180,7 +181,8 @@ static int judge(struct pykv_store *store, const struct operation *operation, st
 /* What the batch comes to, once every key has been looked up. */
 struct plan {
     size_t records;             /* to write */
-    size_t inserts;             /* of these, keys without a slot */
+    size_t puts;                /* of these, no deletes, */
+    size_t inserts;             /* and of keys without a slot */
     uint64_t size;              /* bytes of the frame */
     uint64_t last;              /* where its last record begins */
     uint64_t deleted;
@@ -207,6 +209,7 @@ static int plan_operation(struct pykv_store *store, struct operation *operation,
     operation->skip = false;
     operation->size = record_size(operation->key_size, operation->value_size, expiry);
     plan->records++;
+    plan->puts += operation->kind == PYKV_PUT;
     plan->inserts += operation->present.slot == 0;
     plan->last = plan->size;
     plan->size += operation->size;
@@ -345,6 +348,22 @@ static int publish(struct pykv_store *store, const struct operation *operations,
     return PYKV_OK;
 }
 
+/* (W) Room in the log for the frame, and where it is. On a full disk deletes have the reserve. */
+static int prepare(struct pykv_store *store, const struct plan *plan, uint64_t mark_size, uint64_t *position)
+{
+    uint64_t size = plan->size + mark_size, last = plan->last + mark_size;
+    bool lent = atomic_load_explicit(&store->shared->reserve_lent, memory_order_relaxed) != 0;
+    if (__builtin_expect(lent && plan->puts != 0, 0) && !reserve_back(store))
+        return error_os(ENOSPC, store->path, 0, "put into");
+    if (plan->puts != 0)
+        return log_prepare(&store->log, LOG_PUTS, size, last, position);
+    bool none = lent && atomic_load(&store->shared->reserve_size) < RESERVE_LEAST;
+    int status = log_prepare(&store->log, none ? LOG_NO_BLOCKS : LOG_DELETES, size, last, position);
+    while (status == PYKV_FULL && !none && reserve_halve(store))
+        status = log_prepare(&store->log, LOG_DELETES, size, last, position);
+    return status;
+}
+
 int store_write_locked(struct pykv_store *store, struct operation *operations, size_t count, size_t *failed,
                        uint64_t *deleted, uint64_t *version, uint64_t *end)
 {
@@ -369,7 +388,7 @@ int store_write_locked(struct pykv_store *store, struct operation *operations, s
         return status;
 
     uint64_t mark = mark_due(shared, position), mark_size = mark != 0 ? RECORD_BARE_SIZE : 0;
-    status = log_prepare(&store->log, plan.size + mark_size, plan.last + mark_size, &position);
+    status = prepare(store, &plan, mark_size, &position);
     if (status != PYKV_OK)
         return status;
     if (mark != 0 && position_segment(position) != position_segment(atomic_load(&shared->durable)))
@@ -394,7 +413,7 @@ int store_mark(struct pykv_store *store)
     uint64_t tail = atomic_load(&shared->tail), mark = mark_due(shared, tail);
     bool news = mark != 0 && position_offset(tail) != SEGMENT_HEADER_SIZE &&
                 tail != shared->marked + RECORD_BARE_SIZE / RECORD_ALIGNMENT;
-    if (news && (status = log_prepare(&store->log, RECORD_BARE_SIZE, 0, &position)) == PYKV_OK && position == tail) {
+    if (news && (status = log_prepare(&store->log, LOG_DELETES, RECORD_BARE_SIZE, 0, &position)) == PYKV_OK && position == tail) {
         struct plan plan = { .records = 0 };
         struct shared_counters counters = shared_counters(shared);
         status = write_frame(store, NULL, 0, &plan, counters.sequence + 1, mark, position, RECORD_BARE_SIZE);
@@ -433,12 +452,15 @@ static int check_sizes(uint64_t key_size, uint64_t value_size)
 static int write_batch(struct pykv_store *store, struct operation *operations, size_t count, int durability,
                        size_t *failed, uint64_t *deleted, uint64_t *version)
 {
-    uint64_t end;
-    int status = store_lock(store);
-    if (status != PYKV_OK)
-        return status;
-    status = store_write_locked(store, operations, count, failed, deleted, version, &end);
-    store_unlock(store);
+    uint64_t end, freed;
+    int status;
+    do {
+        freed = atomic_load_explicit(&store->shared->freed_bytes, memory_order_relaxed);
+        if ((status = store_lock(store)) != PYKV_OK)
+            return status;
+        status = store_write_locked(store, operations, count, failed, deleted, version, &end);
+        store_unlock(store);
+    } while (__builtin_expect(status == PYKV_FULL, 0) && room_make(store, freed));
     if (status == PYKV_OK)
         status = store_settle(store, end, durability);
     return status;
@@ -447,15 +469,20 @@ static int write_batch(struct pykv_store *store, struct operation *operations, s
 static int write_one(struct pykv_store *store, struct operation *operation, int durability, uint64_t *deleted,
                      uint64_t *version)
 {
+    bool last = false;
     int status = check_sizes(operation->key_size, operation->value_size);
-    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+    if (status != PYKV_OK)
         return status;
-    if ((status = check_writable(store)) == PYKV_OK) {
-        operation->hash = hash_bytes(&store->hash_key, operation->key, operation->key_size);
-        keydir_prefetch(store->keydir, operation->hash);    /* on its way while we lock */
-        status = write_batch(store, operation, 1, durability, NULL, deleted, version);
-    }
-    store_leave(store);
+    do {
+        if ((status = store_enter(store)) != PYKV_OK)
+            return status;
+        if ((status = check_writable(store)) == PYKV_OK) {
+            operation->hash = hash_bytes(&store->hash_key, operation->key, operation->key_size);
+            keydir_prefetch(store->keydir, operation->hash);    /* on its way while we lock */
+            status = write_batch(store, operation, 1, durability, NULL, deleted, version);
+        }
+        store_leave(store);
+    } while (__builtin_expect(status == PYKV_FULL, 0) && room_wait(store, &last));
     return status;
 }
 
@@ -600,13 +627,16 @@ int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const
                const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes, const uint64_t *numbers,
                int durability, size_t *failed, uint64_t *deleted, uint64_t *version)
 {
-    int status = store_enter(store);
-    if (status != PYKV_OK)
-        return status;
     struct arrays arrays = { .ops = ops, .keys = keys, .values = values, .key_sizes = key_sizes,
                              .value_sizes = value_sizes, .numbers = numbers };
-    status = write_arrays(store, NULL, count, &arrays, durability, failed, deleted, version);
-    store_leave(store);
+    bool last = false;
+    int status;
+    do {
+        if ((status = store_enter(store)) != PYKV_OK)
+            return status;
+        status = write_arrays(store, NULL, count, &arrays, durability, failed, deleted, version);
+        store_leave(store);
+    } while (status == PYKV_FULL && room_wait(store, &last));
     return status;
 }
 
@@ -704,10 +734,14 @@ int pykv_incr(struct pykv_store *store, const uint8_t *key, size_t key_size, int
     if ((status = check_writable(store)) == PYKV_OK) {
         struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size,
                                        .hash = hash_bytes(&store->hash_key, key, key_size) };
-        if ((status = store_lock(store)) == PYKV_OK) {
-            status = add(store, &operation, by, set_expiry, expiry_ms, &result, &end);
-            store_unlock(store);
-        }
+        uint64_t freed;
+        do {
+            freed = atomic_load_explicit(&store->shared->freed_bytes, memory_order_relaxed);
+            if ((status = store_lock(store)) == PYKV_OK) {
+                status = add(store, &operation, by, set_expiry, expiry_ms, &result, &end);
+                store_unlock(store);
+            }
+        } while (status == PYKV_FULL && room_make(store, freed));
         if (status == PYKV_OK)
             status = store_settle(store, end, durability);
     }
@@ -750,10 +784,14 @@ int pykv_expire(struct pykv_store *store, const uint8_t *key, size_t key_size, u
     if ((status = check_writable(store)) == PYKV_OK) {
         struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size, .number = expiry_ms,
                                        .hash = hash_bytes(&store->hash_key, key, key_size) };
-        if ((status = store_lock(store)) == PYKV_OK) {
-            status = expire_locked(store, &operation, later != 0, &end);
-            store_unlock(store);
-        }
+        uint64_t freed;
+        do {
+            freed = atomic_load_explicit(&store->shared->freed_bytes, memory_order_relaxed);
+            if ((status = store_lock(store)) == PYKV_OK) {
+                status = expire_locked(store, &operation, later != 0, &end);
+                store_unlock(store);
+            }
+        } while (status == PYKV_FULL && room_make(store, freed));
         if (status == PYKV_OK)
             status = store_settle(store, end, durability);
     }

@@ -77,11 +77,11 @@ def open(
         io: "mmap": read through shared mappings, fastest while the data fits in RAM; "pread":
             by system calls, where a failing disk is an exception and never a signal; that needs
             a descriptor for each file of the log (`ulimit -n`; see *segment_bytes*).
-        max_disk_bytes: Limit of all segments together; None: that of the disk. What is dead is
-            given back before it is reached. Compaction itself may pass it for a moment, by what is
-            live in a segment.
-        segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: 128 MiB, or an eighth of
-            *max_disk_bytes*. It is the unit in which dead space is reclaimed, and no limit on a
+        max_disk_bytes: Limit of all segments together, 1 MiB or more; None: that of the disk. What
+            is dead is given back before a write is refused. An eighth of it is kept for deletes,
+            which are never refused, and for the copies that compaction makes.
+        segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: 128 MiB, or a sixteenth
+            of *max_disk_bytes*. It is the unit in which dead space is reclaimed, and no limit on a
             value.
         space_factor: All files together may have this many times the live bytes, and two segments
             more, before writers wait for compaction: 1.1 to 100. A low factor saves disk, a high
@@ -127,7 +127,7 @@ def open(
     if segment_bytes is not None:
         options.segment_size = _integer("segment_bytes", segment_bytes, *SEGMENT_SIZES)
     if max_disk_bytes is not None:
-        options.disk_size_max = _integer("max_disk_bytes", max_disk_bytes, 1, COUNT_MAX)
+        options.disk_size_max = _integer("max_disk_bytes", max_disk_bytes, 1 << 20, COUNT_MAX)
     options.space_percent = _percent("space_factor", space_factor)
     if expected_keys is not None:
         options.expected_keys = _integer("expected_keys", expected_keys, 0, COUNT_MAX)
