@@ -81,7 +81,8 @@ struct os {
     void (*stored)(const struct os *os, int fd, uint64_t offset, const void *bytes, size_t size);
 
     /* Locks on byte ranges of a file, held by the open file description `fd` until unlocked, closed
-     * or the process ends, however it ends. lock: EAGAIN if held elsewhere and not `wait`.
+     * or the process ends, however it ends. lock: EAGAIN if held elsewhere and not `wait`; one by a
+     * descriptor opened for reading others for reading may hold too.
      * lock_held: whether another description holds any byte of the range. */
     int (*lock)(const struct os *os, int fd, uint64_t offset, uint64_t size, bool wait);
     int (*unlock)(const struct os *os, int fd, uint64_t offset, uint64_t size);

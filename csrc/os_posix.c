@@ -528,6 +528,8 @@ static int posix_lock(const struct os *os, int fd, uint64_t offset, uint64_t siz
     (void)os;
     struct flock lock;
     int error = lock_call(fd, wait ? LOCK_SET_WAIT : LOCK_SET, F_WRLCK, offset, size, &lock);
+    if (error == EBADF)             /* it is for reading */
+        error = lock_call(fd, wait ? LOCK_SET_WAIT : LOCK_SET, F_RDLCK, offset, size, &lock);
     return error == EACCES ? EAGAIN : error;        /* POSIX allows either for "held elsewhere" */
 }
 

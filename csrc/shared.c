@@ -39,6 +39,7 @@ bool shared_identity_matches(const struct shared_identity *identity, const struc
 #define SETUP_OFFSET 0u
 #define BACKUP_OFFSET 1u
 #define SLOT_OFFSET 64u
+#define READER_OFFSET (SLOT_OFFSET + PROCESS_SLOT_COUNT)    /* in the keydir */
 
 int process_join(struct process *process)
 {
@@ -85,6 +86,18 @@ int process_holds(const struct process *process, int keydir_fd, bool *held)
 {
     int error = process->os->lock_held(process->os, keydir_fd, SLOT_OFFSET, PROCESS_SLOT_COUNT, held);
     return error == 0 ? PYKV_OK : error_os(error, "keydir", SLOT_OFFSET, "test the locks of");
+}
+
+/* Where there are no locks there are no writers either. */
+void process_hold_reading(const struct process *process, int keydir_fd)
+{
+    (void)process->os->lock(process->os, keydir_fd, READER_OFFSET, 1, false);
+}
+
+int process_readers(const struct process *process, int keydir_fd, bool *readers)
+{
+    int error = process->os->lock_held(process->os, keydir_fd, READER_OFFSET, 1, readers);
+    return error == 0 ? PYKV_OK : error_os(error, "keydir", READER_OFFSET, "test the locks of");
 }
 
 uint64_t process_count(const struct process *process)

@@ -231,6 +231,10 @@ uint64_t process_count(const struct process *process);
  * holds: whether any other process does. */
 int process_hold(const struct process *process, int keydir_fd);
 int process_holds(const struct process *process, int keydir_fd, bool *held);
+/* Who has no place among the processes, since the lock file is not theirs to write to, holds a byte of
+ * the keydir; readers: whether somebody does. */
+void process_hold_reading(const struct process *process, int keydir_fd);
+int process_readers(const struct process *process, int keydir_fd, bool *readers);
 /* The lock that openers take in turn, on the same file. */
 int process_setup_lock(const struct process *process);
 void process_setup_unlock(const struct process *process);

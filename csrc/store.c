@@ -9,6 +9,7 @@
 
 #define SEGMENT_SIZE_DEFAULT (UINT64_C(128) << 20)
 #define SEGMENT_SIZE_MIN (UINT64_C(64) << 10)
+#define KEYDIR_LARGE (UINT64_C(1) << 20)    /* bytes that it may have whatever it holds */
 #define DISK_SIZE_MIN (UINT64_C(1) << 20)
 #define SEGMENT_SIZE_MAX (UINT64_C(1) << 30)
 #define SPACE_PERCENT_DEFAULT 200u
@@ -293,6 +294,24 @@ static int check_age(struct pykv_store *store)
     return older ? PYKV_NOT_FOUND : PYKV_OK;
 }
 
+/* A reader without a process slot: the last writer out leaves the keydir where it is while it is held, and
+ * else takes its name away first. So if it still has its name, it stays. */
+static int hold_reading(struct pykv_store *store, uint64_t inode)
+{
+    const struct os *os = store->os;
+    struct os_stat stat = { .inode = 0 };
+    int fd;
+    process_hold_reading(&store->process, store->space.fd);
+    int error = os->file_open(os, store->dir, KEYDIR_NAME, OS_READ, 0, &fd);
+    if (error == 0) {
+        error = os->file_stat(os, fd, &stat);
+        (void)os->file_close(os, fd);
+    }
+    if (error != 0 && error != ENOENT)
+        return error_os(error, KEYDIR_NAME, 0, "open");
+    return stat.inode == inode ? PYKV_OK : PYKV_NOT_FOUND;
+}
+
 /* PYKV_NOT_FOUND: there is no keydir of this boot, this machine and this directory. */
 static int attach(struct pykv_store *store)
 {
@@ -311,10 +330,13 @@ static int attach(struct pykv_store *store)
         return error_os(error, KEYDIR_NAME, 0, "read");
     if (done != sizeof identity || stat.size < SHARED_SIZE || !shared_identity_matches(&identity, &boot, &stat))
         return PYKV_NOT_FOUND;
+    int status = writable ? PYKV_OK : hold_reading(store, stat.inode);
+    if (status != PYKV_OK)
+        return status;
     memcpy(store->log.store_id, identity.store_id, 16);
     memcpy(store->log.hash_key, identity.hash_key, 16);
     store->hash_key = (struct hash_key){ get_u64(identity.hash_key), get_u64(identity.hash_key + 8) };
-    int status = map_shared(store);
+    status = map_shared(store);
     if (status == PYKV_OK)
         status = keydir_open(os, &store->space, &store->shared->keydir, &store->keydir);
     if (status == PYKV_CORRUPT)
@@ -470,6 +492,10 @@ static int attach_or_build(struct pykv_store *store)
             return status;
     }
     status = store->options.repair == PYKV_REPAIR_ASIDE ? PYKV_NOT_FOUND : attach(store);
+    if (status == PYKV_NOT_FOUND && store->process.lock_fd < 0 && store->options.repair != PYKV_REPAIR_ASIDE) {
+        drop_space(store);          /* perhaps it was put aside for a moment */
+        status = attach(store);
+    }
     if (status == PYKV_OK && !others && store->process.lock_fd >= 0) {
         bool held = false;
         if ((status = process_holds(&store->process, store->space.fd, &held)) == PYKV_OK && held)
@@ -633,6 +659,32 @@ int store_write_manifest(struct pykv_store *store)
 
 /* ---- Closing ---- */
 
+/* The keydir has outgrown what it holds by far: most keys that it was made for are gone. */
+static bool keydir_too_large(struct pykv_store *store)
+{
+    uint64_t keys = shared_counters(store->shared).keys, size = keydir_memory_size(store->keydir);
+    keys = keys > store->options.expected_keys ? keys : store->options.expected_keys;
+    return size > KEYDIR_LARGE && size / 4 > keys * 12;
+}
+
+/* Leave it out, for the next open to build from a checkpoint. Nobody else is here, and nobody comes as long
+ * as we hold the openers' lock, but for readers who cannot lock: those hold the file itself.
+ * Crash note: keydir.tmp makes the next recovery write the tail anew, which does no harm. */
+static int drop_keydir(struct pykv_store *store)
+{
+    const struct os *os = store->os;
+    bool died, readers = true;
+    shared_lock_acquire(&store->shared->maintain, &store->process, &died);
+    int status = checkpoint_write(store);
+    shared_lock_release(&store->shared->maintain, &store->process);
+    if (status != PYKV_OK || os->file_rename(os, store->dir, KEYDIR_NAME, KEYDIR_TEMPORARY) != 0)
+        return status;
+    status = process_readers(&store->process, store->space.fd, &readers);
+    int error = readers ? os->file_rename(os, store->dir, KEYDIR_TEMPORARY, KEYDIR_NAME)
+                        : os->file_remove(os, store->dir, KEYDIR_TEMPORARY);
+    return error == 0 ? status : error_os(error, KEYDIR_NAME, 0, "put aside");
+}
+
 /* Make all durable and say so in the manifest; the last one out, under the openers' lock. */
 static int close_log(struct pykv_store *store)
 {
@@ -646,6 +698,8 @@ static int close_log(struct pykv_store *store)
         status = store_sync_to(store, atomic_load(&shared->tail));
     if (status == PYKV_OK && !others && atomic_load(&shared->manifest_position) != atomic_load(&shared->durable))
         status = store_write_manifest(store);
+    if (status == PYKV_OK && !others && keydir_too_large(store) && !atomic_load(&shared->compaction_paused))
+        status = drop_keydir(store);
     process_setup_unlock(&store->process);
     return status;
 }

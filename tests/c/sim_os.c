@@ -484,12 +484,14 @@ static void os_stored(const struct os *os, int fd, uint64_t offset, const void *
 
 /* ---- Locks, sleep, clocks, memory ---- */
 
-static bool held_elsewhere(struct sim *sim, int fd, uint64_t offset, uint64_t size)
+/* `reading`: for one who does not mind others that were opened for reading. */
+static bool held_elsewhere(struct sim *sim, int fd, uint64_t offset, uint64_t size, bool reading)
 {
     const struct sim_file *file = sim_fd_of(sim, fd)->file;
     for (size_t i = 0; i < sim->lock_count; i++) {
         struct sim_lock lock = sim->locks[i];
         if (lock.fd != fd && sim->fds[lock.fd - FD_BASE].file == file &&
+            !(reading && !sim->fds[lock.fd - FD_BASE].writable) &&
             lock.offset < offset + size && offset < lock.offset + lock.size)
             return true;
     }
@@ -503,9 +505,7 @@ static int os_lock(const struct os *os, int fd, uint64_t offset, uint64_t size, 
     int error = sim_enter(os, SIM_LOCK);
     if (error != 0)
         return error;
-    if (!sim_fd_of(sim, fd)->writable)
-        sim_misuse("lock on a file that was opened for reading");
-    if (held_elsewhere(sim, fd, offset, size)) {
+    if (held_elsewhere(sim, fd, offset, size, !sim_fd_of(sim, fd)->writable)) {
         if (wait)
             sim_misuse("waiting for a lock that the only thread holds");
         return EAGAIN;
@@ -533,7 +533,7 @@ static int os_lock_held(const struct os *os, int fd, uint64_t offset, uint64_t s
     int error = sim_enter(os, SIM_LOCK_HELD);
     if (error != 0)
         return error;
-    *held = held_elsewhere(os->context, fd, offset, size);
+    *held = held_elsewhere(os->context, fd, offset, size, false);
     return 0;
 }
 

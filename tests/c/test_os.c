@@ -480,12 +480,21 @@ static void locks_exclude_between_two_openings(void)
     CHECK(!held);
     CHECK_EQUAL(os->lock_held(os, reader, 10, 1, &held), 0);
     CHECK(held);
-    CHECK_EQUAL(os->lock(os, reader, 50, 1, false), EBADF);
 
-    /* Closing another opening of the file drops no lock. */
+    /* Those opened for reading exclude nobody but those opened for writing. */
     int third = -1;
     CHECK_EQUAL(os->file_open(os, dir, "lock", OS_READ, 0, &third), 0);
+    CHECK_EQUAL(os->lock(os, reader, 50, 1, false), 0);
+    CHECK_EQUAL(os->lock(os, third, 50, 1, false), 0);
+    CHECK_EQUAL(os->lock(os, third, 10, 1, false), EAGAIN);
+    CHECK_EQUAL(os->lock(os, a, 50, 1, false), EAGAIN);
+    CHECK_EQUAL(os->lock_held(os, a, 50, 1, &held), 0);
+    CHECK(held);
+    CHECK_EQUAL(os->unlock(os, reader, 50, 1), 0);
+
+    /* Closing another opening of the file drops no lock. */
     close(third);
+    CHECK_EQUAL(os->lock(os, a, 50, 1, false), 0);
     CHECK_EQUAL(os->lock(os, b, 10, 1, false), EAGAIN);
 
     CHECK_EQUAL(os->unlock(os, a, 10, 1), 0);

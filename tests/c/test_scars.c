@@ -349,7 +349,43 @@ static void a_full_disk_locks_nobody_out(void)
     end();
 }
 
+/* A table that had room for all keys that there ever were. The last one out leaves it away; whatever
+ * fails then, the store is all there, and the next one tries again. */
+static void a_keydir_shrinks_when_its_keys_are_gone(void)
+{
+    struct pykv_stats stats;
+    uint64_t failed = 1, tries = 0;
+    start();
+    for (uint64_t at = 0; failed != 0; at++, tries++) {
+        struct sim_fault fault = { .call = SIM_ANY, .at = at, .variant = (unsigned)(at % 3) };
+        options.expected_keys = 200000;
+        open_store();
+        CHECK_EQUAL(put("k", "1"), PYKV_OK);
+        close_store();
+        options.expected_keys = 0;
+        open_store();
+        CHECK_EQUAL(put("l", "2"), PYKV_OK);
+        sim_fail(sim, &fault);
+        int status = pykv_close(store);
+        failed = sim_failed(sim, SIM_ANY);
+        sim_fail(sim, NULL);
+        CHECK(status == PYKV_OK || failed != 0);
+        pykv_free(store);
+        open_store();
+        CHECK_TEXT(get("k"), "1");
+        CHECK_TEXT(get("l"), "2");
+        close_store();
+        open_store();
+        CHECK_TEXT(get("k"), "1");
+        CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+        CHECK(stats.keydir_bytes < 200000);
+        close_store();
+    }
+    CHECK(tries > 15);
+    end();
+}
+
 TEST_MAIN(CASE(deletes_stay_deleted), CASE(damaged_records_do_not_enter_the_index),
           CASE(a_repair_is_done_once), CASE(the_clock_may_go_back),
           CASE(a_copied_directory_opens), CASE(nothing_is_acknowledged_behind_a_failed_sync),
-          CASE(a_full_disk_locks_nobody_out))
+          CASE(a_full_disk_locks_nobody_out), CASE(a_keydir_shrinks_when_its_keys_are_gone))

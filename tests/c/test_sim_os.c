@@ -165,6 +165,16 @@ static void locks_belong_to_descriptors(void)
     CHECK_EQUAL(os->lock(os, b, 16, 1, false), EAGAIN);
     CHECK_EQUAL(os->file_close(os, a), 0);
     CHECK_EQUAL(os->lock(os, b, 0, 100, false), 0);
+    int c = -1, d = -1;                                     /* two that were opened for reading */
+    CHECK_EQUAL(os->file_open(os, dir, "lock", OS_READ, 0, &c), 0);
+    CHECK_EQUAL(os->file_open(os, dir, "lock", OS_READ, 0, &d), 0);
+    CHECK_EQUAL(os->lock(os, c, 99, 1, false), EAGAIN);
+    CHECK_EQUAL(os->lock(os, c, 100, 1, false), 0);
+    CHECK_EQUAL(os->lock(os, d, 100, 1, false), 0);
+    CHECK_EQUAL(os->lock(os, b, 100, 1, false), EAGAIN);
+    CHECK_EQUAL(os->file_close(os, c), 0);
+    CHECK_EQUAL(os->file_close(os, d), 0);
+    CHECK_EQUAL(os->lock(os, b, 100, 1, false), 0);
     CHECK_EQUAL(os->file_close(os, b), 0);
     CHECK_EQUAL(sim_usage(sim).locks, 0);
     sim_free(sim);

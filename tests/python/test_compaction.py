@@ -357,3 +357,20 @@ def test_a_compaction_that_is_killed(tmp_path: Path, segments: bool) -> None:
     with open_small(path) as db:
         assert dict(db.items()) == model | mine
         assert db.verify().ok
+
+
+def test_the_keydir_shrinks_with_a_reopen(tmp_path: Path) -> None:
+    """Less than a byte for each key that there was; and what is left is all there."""
+    count = 200_000
+    with pykv.open(tmp_path / "db") as db:
+        db.put_many((b"%d" % number, b"") for number in range(count))
+        assert db.stats().keydir_bytes > count * 8
+        db.delete_many([b"%d" % number for number in range(100, count)])
+    with pykv.open(tmp_path / "db") as db:
+        assert db.stats().keydir_bytes < count
+        assert sorted(map(int, db)) == list(range(100))
+        db[b"new"] = b"1"
+    with pykv.open(tmp_path / "db", expected_keys=count) as db:
+        assert db.stats().keydir_bytes > count * 8
+        assert len(db) == 101
+    assert (tmp_path / "db" / "keydir").stat().st_size > count * 8

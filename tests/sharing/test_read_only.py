@@ -273,6 +273,55 @@ def test_beside_a_live_writer(path: Path, become: Become, io: pykv._open.IO) -> 
         pytest.skip("neither another user nor a mount can be had here")
 
 
+@everybody
+def test_the_last_writer_leaves_the_keydir_to_its_readers(path: Path, become: Become) -> None:
+    """It would make a smaller one, which they would not see: so it waits until they have gone."""
+    go, done = os.pipe(), os.pipe()
+    with pykv.open(path, "w", segment_bytes=SEGMENT_BYTES) as writer:
+        writer.put_many((b"many:%d" % n, b"") for n in range(150_000))
+        writer.delete_many([b"many:%d" % n for n in range(150_000)])
+    pykv.open(path, "w", segment_bytes=SEGMENT_BYTES, expected_keys=200_000).close()
+    keydir = path / "keydir"
+    assert keydir.stat().st_size > 2 << 20
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            with become(path) as place, pykv.open(place, "r") as db:
+                os.write(done[1], b"r")
+                for n in range(3):
+                    os.read(go[0], 1)
+                    assert db[b"round"] == b"%d" % n
+                    os.write(done[1], b".")
+            status = 0
+        except pytest.skip.Exception:
+            os.write(done[1], b"s")
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+            os.write(done[1], b"!")
+        finally:
+            os._exit(status)
+    answer = os.read(done[0], 1)
+    for n in range(3 if answer == b"r" else 0):
+        with pykv.open(path, "w", segment_bytes=SEGMENT_BYTES) as writer:
+            writer[b"round"] = b"%d" % n
+        assert keydir.stat().st_size > 2 << 20
+        os.write(go[1], b".")
+        if os.read(done[0], 1) != b".":
+            break
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    for end in (*go, *done):
+        os.close(end)
+    if answer == b"s":
+        pytest.skip("neither another user nor a mount can be had here")
+    pykv.open(path, "w", segment_bytes=SEGMENT_BYTES).close()
+    assert not keydir.exists()
+    with pykv.open(path, "w", segment_bytes=SEGMENT_BYTES) as writer:
+        assert dict(writer) == EXPECTED | {b"round": b"2"}
+        assert keydir.stat().st_size < 1 << 20
+
+
 # ---- Read-only media ----
 
 
