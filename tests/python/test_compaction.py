@@ -370,7 +370,6 @@ def test_the_keydir_shrinks_with_a_reopen(tmp_path: Path) -> None:
         assert db.stats().keydir_bytes < count
         assert sorted(map(int, db)) == list(range(100))
         db[b"new"] = b"1"
-    with pykv.open(tmp_path / "db", expected_keys=count) as db:
-        assert db.stats().keydir_bytes > count * 8
-        assert len(db) == 101
-    assert (tmp_path / "db" / "keydir").stat().st_size > count * 8
+    with pykv.open(tmp_path / "made large", expected_keys=count) as db:
+        db[b"k"] = b"1"
+    assert (tmp_path / "made large" / "keydir").stat().st_size > count * 8
