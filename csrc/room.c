@@ -127,6 +127,11 @@ bool reserve_lend(struct pykv_store *store)
 
 /* ---- A write that found no room ---- */
 
+static void restore(const struct pykv_error *kept)
+{
+    error_set(kept->status, kept->os_errno, kept->path, kept->offset, "%s", kept->message);
+}
+
 bool room_make(struct pykv_store *store, uint64_t freed)
 {
     struct shared *shared = store->shared;
@@ -135,9 +140,12 @@ bool room_make(struct pykv_store *store, uint64_t freed)
     /* A full disk has its space back when all who read what was removed have let go of it: not now, since
      * we are in a call ourselves. */
     if (kept.os_errno != 0) {
-        if (atomic_exchange(&shared->disk_full, 1) == 0)
-            maintain_keeper(store);
-        return false;
+        atomic_store(&shared->disk_full, 1);
+        maintain_keeper(store);
+        bool freed_some = atomic_load(&shared->freed_bytes) != freed;
+        if (!freed_some)
+            restore(&kept);
+        return freed_some;
     }
     if (store->options.disk_size_max == 0 || atomic_load(&shared->compaction_paused))
         return false;
@@ -148,7 +156,7 @@ bool room_make(struct pykv_store *store, uint64_t freed)
     bool made = atomic_load(&shared->freed_bytes) != freed;
     shared_lock_release(&shared->maintain, &store->process);
     if (!made)
-        error_set(kept.status, kept.os_errno, kept.path, kept.offset, "%s", kept.message);
+        restore(&kept);
     return made;
 }
 
@@ -176,9 +184,10 @@ bool room_wait(struct pykv_store *store, bool *last)
         if (!settled)
             store->os->wait(store->os, &never, 0, PAUSE_MS);
     }
-    bool again = settled && kept.os_errno != 0 && (more || !*last);
+    /* What was freed before we looked is not in `more`: hence a last try. */
+    bool again = kept.os_errno != 0 && (more || !*last);
     *last = !more;
     if (!again)
-        error_set(kept.status, kept.os_errno, kept.path, kept.offset, "%s", kept.message);
+        restore(&kept);
     return again;
 }

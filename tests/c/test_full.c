@@ -1,0 +1,191 @@
+/* A random history on a disk that is full now and then, or with a limit: a write that is refused has changed
+ * nothing, deletes are not refused as long as there is a reserve, and all goes on when there is room. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "pykv.h"
+#include "sim_os.h"
+#include "test.h"
+
+#define PATH "/store"
+#define KEYS 300u
+#define VALUE_MAX 4000u
+#define DEFAULT PYKV_DURABILITY_DEFAULT
+
+static struct sim *sim;
+static struct pykv_store *store;
+static struct pykv_options options;
+static uint64_t random_state, boot, refused, deleted;
+static struct { uint32_t size; uint8_t fill; bool there; } model[KEYS];
+static uint8_t value[VALUE_MAX], found[VALUE_MAX];
+
+static uint64_t random_below(uint64_t limit)
+{
+    random_state = random_state * UINT64_C(6364136223846793005) + 1442695040888963407;
+    return (random_state >> 33) % limit;
+}
+
+static void open_store(void)
+{
+    int status = pykv_open_with(sim_os(sim), PATH, &options, &store);
+    if (status != PYKV_OK)
+        test_fail(__FILE__, __LINE__, "open: %d %s", status, pykv_last_error()->message);
+}
+
+static void check(void)
+{
+    char key[16];
+    uint64_t count = 0, there = 0;
+    for (uint32_t i = 0; i < KEYS; i++) {
+        snprintf(key, sizeof key, "%u", i);
+        int64_t size = pykv_get(store, (uint8_t *)key, strlen(key), found, sizeof found, NULL);
+        CHECK_EQUAL(size, model[i].there ? (int64_t)model[i].size : -1000 + PYKV_NOT_FOUND);
+        for (int64_t at = 0; at < size; at += 97)
+            CHECK_EQUAL(found[at], model[i].fill);
+        there += model[i].there;
+    }
+    CHECK_EQUAL(pykv_count(store, &count), PYKV_OK);
+    CHECK_EQUAL(count, there);
+}
+
+static int put(uint32_t i, uint32_t size, uint8_t fill)
+{
+    char key[16];
+    snprintf(key, sizeof key, "%u", i);
+    memset(value, fill, size);
+    int status = pykv_put(store, (uint8_t *)key, strlen(key), value, size, 0, DEFAULT, NULL);
+    CHECK(status == PYKV_OK || status == PYKV_FULL);
+    refused += status == PYKV_FULL;
+    if (status == PYKV_OK) {
+        model[i].there = true;
+        model[i].size = size;
+        model[i].fill = fill;
+    }
+    return status;
+}
+
+static void delete(uint32_t i, bool must)
+{
+    char key[16];
+    snprintf(key, sizeof key, "%u", i);
+    int status = pykv_delete(store, (uint8_t *)key, strlen(key), DEFAULT);
+    if (status == PYKV_FULL && !must)
+        return;
+    CHECK_EQUAL(status, model[i].there ? PYKV_OK : PYKV_NOT_FOUND);
+    model[i].there = false;
+    deleted++;
+}
+
+static void reopen(bool reboot)
+{
+    struct image image = { 0 };
+    CHECK_EQUAL(pykv_close(store), PYKV_OK);
+    pykv_free(store);
+    if (reboot) {
+        sim_save(sim, PATH, &image);
+        sim_set_boot(sim, ++boot);
+        sim_load(sim, PATH, &image);
+        image_release(&image);
+    }
+    open_store();
+}
+
+static void begin(uint64_t seed, uint64_t limit)
+{
+    sim = sim_new(seed);
+    random_state = seed;
+    refused = deleted = boot = 0;
+    memset(model, 0, sizeof model);
+    options = (struct pykv_options){ .flag = PYKV_FLAG_CREATE, .segment_size = 65536, .disk_size_max = limit };
+    open_store();
+}
+
+static void end(void)
+{
+    check();
+    CHECK_EQUAL(pykv_close(store), PYKV_OK);
+    pykv_free(store);
+    struct sim_usage usage = sim_usage(sim);
+    CHECK_EQUAL(usage.descriptors + usage.mappings + usage.allocations + usage.locks, 0);
+    sim_free(sim);
+}
+
+/* Puts until they are refused, then deletes; and the disk grows and shrinks under them. */
+static void a_disk_that_is_full_now_and_then(void)
+{
+    for (uint64_t seed = 1; seed <= 3; seed++) {
+        begin(seed, 0);
+        options.io = seed % 2 == 0 ? PYKV_IO_PREAD : PYKV_IO_MMAP;
+        reopen(false);
+        for (unsigned round = 0; round < 12; round++) {
+            uint64_t size = (UINT64_C(500) + random_below(500)) << 10;
+            for (uint32_t i = 0; i < 40; i++)       /* the reserve is made while there is room */
+                (void)put((uint32_t)random_below(KEYS), (uint32_t)random_below(VALUE_MAX), (uint8_t)i);
+            sim_advance_ms(sim, 2000);
+            sim_set_disk_size(sim, size);
+            for (uint32_t i = 0; i < 400; i++) {
+                if (random_below(4) != 0)
+                    (void)put((uint32_t)random_below(KEYS), (uint32_t)random_below(VALUE_MAX), (uint8_t)i);
+                else
+                    delete((uint32_t)random_below(KEYS), false);
+                if (i % 50 == 0)
+                    sim_advance_ms(sim, 2000);
+            }
+            check();
+            if (random_below(3) == 0) {
+                sim_set_disk_size(sim, 0);
+                reopen(random_below(2) == 0);
+                check();
+            }
+            sim_set_disk_size(sim, 0);
+            for (uint32_t i = 0; i < 20; i++)
+                CHECK_EQUAL(put(i, 100, (uint8_t)i), PYKV_OK);
+        }
+        CHECK(refused > 100);
+        end();
+    }
+}
+
+/* Nothing but deletes: none of them is refused, and in the end there is room. */
+static void deletes_empty_a_full_disk(void)
+{
+    for (uint64_t seed = 1; seed <= 2; seed++) {
+        begin(seed, 0);
+        sim_set_disk_size(sim, UINT64_C(1) << 20);
+        for (uint32_t i = 0; refused == 0; i = (i + 1) % KEYS) {
+            (void)put(i, VALUE_MAX, (uint8_t)i);
+            sim_advance_ms(sim, 100);
+        }
+        for (uint32_t i = 0; i < KEYS; i++)
+            delete(seed % 2 == 0 ? i : (i * 7) % KEYS, true);
+        CHECK(deleted == KEYS);
+        for (uint32_t i = 0; i < KEYS / 3; i++)
+            CHECK_EQUAL(put(i, VALUE_MAX / 2, (uint8_t)i), PYKV_OK);
+        end();
+    }
+}
+
+/* At the limit a put is refused only if the live bytes leave no room, and a delete never. */
+static void a_limit(void)
+{
+    const uint64_t limit = UINT64_C(1) << 20;
+    struct pykv_stats stats;
+    for (uint64_t seed = 1; seed <= 2; seed++) {
+        begin(seed, limit);
+        for (uint32_t i = 0; i < 6000; i++) {
+            CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+            uint32_t key = (uint32_t)random_below(KEYS);
+            if (random_below(5) == 0)
+                delete(key, true);
+            else if (put(key, (uint32_t)random_below(VALUE_MAX), (uint8_t)i) == PYKV_FULL)
+                CHECK(stats.live_bytes > limit / 2);
+            CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+            CHECK(stats.log_bytes <= limit + 65536);
+            if (random_below(1000) == 0)
+                reopen(random_below(2) == 0);
+        }
+        end();
+    }
+}
+
+TEST_MAIN(CASE(a_disk_that_is_full_now_and_then), CASE(deletes_empty_a_full_disk), CASE(a_limit))
