@@ -13,6 +13,7 @@
 #define PENDING_MAX 2048u
 #define AHEAD 12u                   /* records being fetched while one is told */
 #define SWEEP_BUCKETS 1024u         /* under one hold of the writer lock: half a millisecond */
+#define SWEEP_WORTH 64u             /* buckets looked at for each slot that is removed */
 
 struct pykv_scan {
     struct pykv_store *store;
@@ -202,10 +203,13 @@ static bool sweep_buckets(struct pykv_store *store, uint64_t bucket, uint64_t en
     return true;
 }
 
+/* Each sweep looks at the whole table: while somebody writes it has to be worth it. */
 bool store_sweep_due(const struct pykv_store *store)
 {
-    return store->space.writable && !store->read_only && !shared_pinned(store->shared) &&
-           atomic_load(&store->shared->dead_slots) != 0;
+    const struct shared *shared = store->shared;
+    uint64_t dead = atomic_load(&shared->dead_slots);
+    return dead != 0 && store->space.writable && !store->read_only && !shared_pinned(shared) &&
+           (atomic_load(&store->idle) || dead >= atomic_load(&shared->keydir.bucket_count) / SWEEP_WORTH);
 }
 
 void store_sweep(struct pykv_store *store)

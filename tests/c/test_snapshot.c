@@ -352,6 +352,12 @@ static void what_cannot_be_held_is_told(void)
     CHECK_TEXT(get(snapshot, "c"), "");
     pinned = take();
     delete("b");
+    for (int i = 0; i < 100; i++) {         /* enough for a sweep */
+        char key[16];
+        snprintf(key, sizeof key, "%d", i);
+        put(key, "1");
+        delete(key);
+    }
     CHECK_TEXT(get(snapshot, "b"), "1");    /* another holds it for us */
     CHECK_TEXT(get(snapshot, "none"), "");
     pykv_snapshot_free(pinned);
