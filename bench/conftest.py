@@ -1,109 +1,32 @@
-"""What the benchmark suites share: options, keys, and the engines that they compare."""
+"""What the benchmark suites share: options, keys, stores that are filled, and figures of our own."""
 
 from __future__ import annotations
 
-import os
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-import pykv
+sys.path.insert(0, str(Path(__file__).parent))  # for engines.py and the like
 
-sys.path.insert(0, str(Path(__file__).parent))  # for sharing.py
+from engines import ENGINES
 
 VALUE = bytes(range(100))
+ROUNDS = 3
+figures = pytest.StashKey[dict[str, dict[str, Any]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keys", type=int, default=100_000, help="keys in the store")
+    parser.addoption("--round-seconds", type=float, default=1, help="of rounds of fixed time")
     parser.addoption("--backup-mib", type=int, default=256, help="size of the store backed up")
 
 
-class Pykv:
-    """A store as it opens by default."""
-
-    def __init__(self, path: Path) -> None:
-        self.db = pykv.open(path / "pykv.kv")
-        self.get = self.db.get
-        self.put = self.db.__setitem__
-        self.get_many = self.db.get_many
-        self.put_many = self.db.put_many
-        self.close = self.db.close
-
-    def begin_reading(self) -> None:
-        """Nothing to do."""
-
-    def items(self) -> int:
-        count = 0
-        for _key, _value in self.db.items():
-            count += 1
-        return count
-
-
-class Lmdb:
-    """As its documentation advises: writemap and no sync for writes, one transaction for reads."""
-
-    def __init__(self, path: Path) -> None:
-        lmdb = pytest.importorskip("lmdb")
-        self.env = lmdb.open(os.fspath(path / "lmdb"), map_size=8 << 30, writemap=True, sync=False)
-        self.transaction: Any = None
-
-    def begin_reading(self) -> None:
-        self.transaction = self.env.begin()
-        self.get = self.transaction.get
-        self.cursor = self.transaction.cursor()
-        self.get_many = self.cursor.getmulti
-
-    def close(self) -> None:
-        if self.transaction is not None:
-            self.cursor.close()
-            self.transaction.abort()
-        self.env.close()
-
-    def put(self, key: bytes, value: bytes) -> None:
-        with self.env.begin(write=True) as transaction:
-            transaction.put(key, value)
-
-    def put_many(self, pairs: dict[bytes, bytes]) -> None:
-        with self.env.begin(write=True) as transaction:
-            for key, value in pairs.items():
-                transaction.put(key, value)
-
-    def items(self) -> int:
-        count = 0
-        for _key, _value in self.cursor:
-            count += 1
-        return count
-
-
-class Dict:
-    """A dict of the same pairs: the floor for what reads may cost in Python."""
-
-    def __init__(self, _path: Path) -> None:
-        self.pairs: dict[bytes, bytes] = {}
-        self.get = self.pairs.get
-        self.put = self.pairs.__setitem__
-        self.put_many = self.pairs.update
-
-    def begin_reading(self) -> None:
-        """Nothing to do."""
-
-    def get_many(self, keys: list[bytes]) -> list[bytes]:
-        pairs = self.pairs
-        return [pairs[key] for key in keys]
-
-    def items(self) -> int:
-        count = 0
-        for _key, _value in self.pairs.items():
-            count += 1
-        return count
-
-    def close(self) -> None:
-        self.pairs.clear()
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[figures] = {}
 
 
 @pytest.fixture(scope="session")
@@ -113,7 +36,15 @@ def keys(pytestconfig: pytest.Config) -> list[bytes]:
     return [source.randbytes(16) for _ in range(pytestconfig.getoption("--keys"))]
 
 
-@pytest.fixture(params=[Pykv, Lmdb, Dict], ids=["pykv", "lmdb", "dict"])
+@pytest.fixture(scope="session")
+def shuffled(keys: list[bytes]) -> list[bytes]:
+    """The same in another order."""
+    order = keys[:]
+    random.Random(2).shuffle(order)
+    return order
+
+
+@pytest.fixture(params=ENGINES.values(), ids=ENGINES)
 def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
     """An empty store of each engine."""
     opened = request.param(tmp_path)
@@ -124,6 +55,42 @@ def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 @pytest.fixture
 def filled(engine: Any, keys: list[bytes]) -> Any:
     """A store of each engine that holds all keys."""
-    for start in range(0, len(keys), 1000):
-        engine.put_many(dict.fromkeys(keys[start : start + 1000], VALUE))
+    fill(engine, keys)
     return engine
+
+
+def fill(store: Any, keys: list[bytes], value: bytes = VALUE) -> None:
+    for start in range(0, len(keys), 1000):
+        store.put_many(dict.fromkeys(keys[start : start + 1000], value))
+
+
+@pytest.fixture
+def measure(benchmark: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """
+    Run rounds of an act, and note the time of one operation of so many in a round.
+
+    Whatever else a test puts into benchmark.extra_info is told at the end, too; all of it is in the
+    JSON that --benchmark-save keeps.
+    """
+
+    def run(act: Callable[[], Any], operations: int | None = None, **options: Any) -> Any:
+        result = benchmark.pedantic(act, **({"rounds": ROUNDS} | options))
+        if operations and benchmark.stats is not None:  # as --benchmark-disable leaves it
+            ns = benchmark.stats.stats.median / operations * 1e9
+            benchmark.extra_info["ns an operation"] = ns
+        return result
+
+    yield run
+    request.config.stash[figures][request.node.nodeid] = benchmark.extra_info
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    if config.getoption("--benchmark-disable") or not config.stash[figures]:
+        return
+    terminalreporter.section("figures: medians of the rounds")
+    for name, told in config.stash[figures].items():
+        shown = ", ".join(
+            f"{key}: {value:,.4g}" if isinstance(value, float) else f"{key}: {value:,}"
+            for key, value in told.items()
+        )
+        terminalreporter.write_line(f"{name.split('/')[-1]:<56} {shown}")

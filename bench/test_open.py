@@ -1,6 +1,8 @@
 """
 Open a store and get one key: after a close, after kill -9, from a checkpoint and the log after it,
-and from the segments alone.
+and from the segments alone; peers after a close.
+
+    pytest bench/test_open.py --keys 10000000
 """
 
 from __future__ import annotations
@@ -14,10 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import VALUE, fill
+from engines import ENGINES
 
 import pykv
 
-VALUE = bytes(range(100))
 ROUNDS = 5
 WRITER = """
 import sys, pykv
@@ -63,12 +66,15 @@ def lose_all_but_segments(path: Path) -> None:
     ids=["clean", "after kill -9", "keydir lost", "segments alone"],
 )
 def test_open(
-    tmp_path: Path, keys: list[bytes], benchmark: Any, before: Callable[[Path], None]
+    tmp_path: Path,
+    keys: list[bytes],
+    benchmark: Any,
+    measure: Callable[..., Any],
+    before: Callable[[Path], None],
 ) -> None:
     path = tmp_path / "store.kv"
     with pykv.open(path) as db:
-        for start in range(0, len(keys), 1000):
-            db.put_many(dict.fromkeys(keys[start : start + 1000], VALUE))
+        fill(db, keys)
     opened: list[pykv.Store] = []
 
     def prepare() -> None:
@@ -80,6 +86,29 @@ def test_open(
         opened.append(pykv.open(path))
         return opened[-1][keys[0]]
 
-    assert benchmark.pedantic(run, setup=prepare, rounds=ROUNDS) == VALUE
-    benchmark.extra_info["recovered_records"] = opened[-1].stats().recovered_records
+    assert measure(run, setup=prepare, rounds=ROUNDS) == VALUE
+    benchmark.extra_info["recovered records"] = opened[-1].stats().recovered_records
+    opened.pop().close()
+
+
+@pytest.mark.benchmark(group="open and first get")
+@pytest.mark.parametrize("name", ["lmdb", "sqlite"])
+def test_peers(tmp_path: Path, keys: list[bytes], measure: Callable[..., Any], name: str) -> None:
+    """After a close."""
+    store = ENGINES[name](tmp_path)
+    fill(store, keys)
+    store.close()
+    opened: list[Any] = []
+
+    def prepare() -> None:
+        while opened:
+            opened.pop().close()
+
+    def run() -> bytes:
+        opened.append(ENGINES[name](tmp_path))
+        opened[-1].begin_reading()
+        found: bytes = opened[-1].get(keys[0])
+        return found
+
+    assert measure(run, setup=prepare, rounds=ROUNDS) == VALUE
     opened.pop().close()
