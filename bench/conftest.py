@@ -12,10 +12,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for engines.py and the like
 
-from engines import ENGINES
+from engines import ENGINES, ROUNDS, fill
 
-VALUE = bytes(range(100))
-ROUNDS = 3
 figures = pytest.StashKey[dict[str, dict[str, Any]]]()
 
 
@@ -57,11 +55,6 @@ def filled(engine: Any, keys: list[bytes]) -> Any:
     """A store of each engine that holds all keys."""
     fill(engine, keys)
     return engine
-
-
-def fill(store: Any, keys: list[bytes], value: bytes = VALUE) -> None:
-    for start in range(0, len(keys), 1000):
-        store.put_many(dict.fromkeys(keys[start : start + 1000], value))
 
 
 @pytest.fixture

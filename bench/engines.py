@@ -12,6 +12,14 @@ import pytest
 
 import pykv
 
+VALUE = bytes(range(100))
+ROUNDS = 3
+
+
+def fill(store: Any, keys: list[bytes], value: bytes = VALUE) -> None:
+    for start in range(0, len(keys), 1000):
+        store.put_many(dict.fromkeys(keys[start : start + 1000], value))
+
 
 class Pykv:
     """A store as it opens by default."""

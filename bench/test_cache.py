@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import fill
-from engines import ENGINES, LmdbLarge
+from engines import ENGINES, LmdbLarge, fill
 
 GETS = 1000  # in a round
 VALUE = random.Random(4).randbytes(1000)

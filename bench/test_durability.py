@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import VALUE
-from engines import LmdbDurable, Sqlite
+from engines import VALUE, LmdbDurable, Sqlite
 
 import pykv
 

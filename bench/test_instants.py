@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import VALUE, fill
+from engines import VALUE, fill
 
 import pykv
 

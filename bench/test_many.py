@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import ROUNDS, VALUE
+from engines import ROUNDS, VALUE
 
 batches = pytest.mark.parametrize("count", [10, 1000])
 

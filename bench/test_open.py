@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import VALUE, fill
-from engines import ENGINES
+from engines import ENGINES, VALUE, fill
 
 import pykv
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from conftest import ROUNDS, VALUE
+from engines import ROUNDS, VALUE
 
 OTHER = bytes(range(100, 200))
 
