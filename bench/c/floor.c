@@ -53,7 +53,7 @@ static uint64_t mix(uint64_t x)
 /* A place of so many, by the upper half of a product: a division would cost as much as a step. */
 static size_t place(uint64_t x, size_t count) { return (size_t)((unsigned __int128)x * count >> 64); }
 
-static double one_round(const struct floor *floor, const struct floor_step *step)
+double floor_ns(const struct floor *floor, const struct floor_step *step)
 {
     uint8_t value[FLOOR_VALUE_SIZE] = { 0 }, record[FLOOR_RECORD_SIZE] = { 0 }, *end = floor->tail;
     const uint8_t *lines[FLOOR_GROUP_MAX], *there[FLOOR_GROUP_MAX];
@@ -67,7 +67,7 @@ static double one_round(const struct floor *floor, const struct floor_step *step
         }
         for (size_t j = 0; j < step->group; j++) {
             uint64_t found = step->table ? *lines[j] : 0;
-            there[j] = floor->log + place(mix(found * mix(chain + i * step->group + j + 1)), floor->record_count) *
+            there[j] = floor->log + place(mix((found + 1) * mix(chain + i * step->group + j + 1)), floor->record_count) *
                                         FLOOR_RECORD_SIZE;
             for (size_t at = 0; step->record ? at < FLOOR_RECORD_SIZE : step->key && at == 0; at += LINE)
                 __builtin_prefetch(there[j] + at);
@@ -93,14 +93,4 @@ static double one_round(const struct floor *floor, const struct floor_step *step
     volatile uint64_t used = chain + value[0];      /* or the compiler drops it all */
     (void)used;
     return took / (double)(count * step->group);
-}
-
-double floor_ns(const struct floor *floor, const struct floor_step *step)
-{
-    double least = one_round(floor, step);
-    for (int i = 0; i < 2; i++) {
-        double ns = one_round(floor, step);
-        least = ns < least ? ns : least;
-    }
-    return least;
 }

@@ -29,7 +29,7 @@ struct floor_step {
 bool floor_init(struct floor *out, size_t key_count);
 void floor_release(struct floor *floor);
 
-/* Nanoseconds of one such step, the least of three rounds of as many as there are keys. */
+/* Nanoseconds of one such step, by a round of as many as there are keys. */
 double floor_ns(const struct floor *floor, const struct floor_step *step);
 
 double now_ns(void);
