@@ -8,6 +8,7 @@
  * Random hashes (splitmix64 of 0, 1, 2, ...) are inserted one by one, each with a reserve of its
  * own, into a private space. Bytes a key are those that have blocks: buckets, nodes, their reserve.
  * A lookup is of a random key that is present; `absent` of one that is not. */
+#define _GNU_SOURCE
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
