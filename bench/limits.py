@@ -5,7 +5,7 @@ docs/performance.md puts pykv.
     python bench/limits.py [--keys 1000000] [--directory DIR] [--write]
 
 Cache misses by bench/c/floor.c, calls by timeit, the disk by bare loops in --directory. --write runs
-bench/c/core.c, too, and puts both tables, and bench/c/instructions.txt, into docs/performance.md.
+bench/c/core.c, too, and puts both tables into docs/performance.md.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "c"))
 
-from instructions import KEPT, build
+from instructions import PAGE, build, tell
 
 from pykv._core import ffi, lib
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = "docs/performance.md"
 SYNCS, READS, FILE_SIZE = 300, 2000, 1 << 30
 Row = tuple[str, float]  # what, nanoseconds
 
@@ -147,20 +146,13 @@ def machine() -> str:
     )
 
 
-def replace(text: str, name: str, content: str) -> str:
-    """The page with what is between the marks of *name* replaced."""
-    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
-    before, rest = text.split(begin)
-    return before + begin + content + end + rest.split(end, 1)[1]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--keys", type=int, default=1_000_000)
     parser.add_argument("--directory", type=Path, help="on the disk to measure")
-    parser.add_argument("--write", action="store_true", help=f"into {PAGE}")
+    parser.add_argument("--write", action="store_true", help=f"into {PAGE.name}")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory) as directory:
         work = Path(directory)
@@ -172,11 +164,8 @@ def main() -> None:
             command = [*build(work)[:2], str(options.keys)]
             core = subprocess.run(command, capture_output=True, text=True, check=True).stdout
             print(core)
-            text = (ROOT / PAGE).read_text()
-            text = replace(text, "limits", limits)
-            text = replace(text, "core", f"```\n{core}```\n")
-            text = replace(text, "instructions", f"```\n{KEPT.read_text()}```\n")
-            (ROOT / PAGE).write_text(text)
+            tell("limits", limits)
+            tell("core", f"```\n{core}```\n")
 
 
 if __name__ == "__main__":

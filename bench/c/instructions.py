@@ -5,7 +5,7 @@ instructions.py -- instructions an operation takes, in C alone (core.c) and from
 
 Unlike times they are the same on a busy machine, and in each run within half a percent (each store has
 its own hash key). Prints them beside those kept in instructions.txt, and what changed by more than 2 %;
---keep writes that table anew; --check fails where an operation in C takes over 5 % more, unless another
+--keep writes that table anew, and into docs/performance.md; --check fails where an operation in C takes over 5 % more, unless another
 compiler or callgrind counted; --where tells which functions one of them spends them in. Of Python the
 difference to a loop that does nothing is counted, in the thread that calls, so the binding and the
 interpreter's share of the call. Needs valgrind, and pykv installed.
@@ -27,6 +27,7 @@ import pykv
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 KEPT = HERE / "instructions.txt"
+PAGE = ROOT / "docs" / "performance.md"
 COUNT = 20_000
 VALUE = bytes(range(100))
 FLAGS = ["-O3", "-g", "-std=c11", "-pthread"]  # those of the package, and names of functions
@@ -132,6 +133,13 @@ def read_kept() -> tuple[str, dict[str, tuple[int, int]]]:
     return first, {name: (int(in_c), int(python)) for name, in_c, python in cells}
 
 
+def tell(name: str, content: str) -> None:
+    """Put *content* between the marks of *name* in docs/performance.md."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+    before, rest = PAGE.read_text().split(begin)
+    PAGE.write_text(before + begin + content + end + rest.split(end, 1)[1])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -166,6 +174,7 @@ def main() -> int:
         print(table[-1] + (f"    {', '.join(changes)} since instructions.txt" if changes else ""))
     if options.keep:
         KEPT.write_text("\n".join(table) + "\n")
+        tell("instructions", f"```\n{KEPT.read_text()}```\n")
     elif by.split("; Python")[0] != table[0].split("; Python")[0]:
         print(f"instructions.txt is by {by or 'nobody'}, this by {table[0]}: not judged")
         return 0
