@@ -3,12 +3,12 @@ instructions.py -- instructions an operation takes, in C alone (core.c) and from
 
     python bench/c/instructions.py [--keep | --check | --where get]
 
-Unlike times they are the same on a busy machine, and in each run within half a percent (each store has
-its own hash key). Prints them beside those kept in instructions.txt, and what changed by more than 2 %;
---keep writes that table anew, and into docs/performance.md; --check fails where an operation in C takes over 5 % more, unless another
-compiler or callgrind counted; --where tells which functions one of them spends them in. Of Python the
-difference to a loop that does nothing is counted, in the thread that calls, so the binding and the
-interpreter's share of the call. Needs valgrind, and pykv installed.
+Unlike times they are the same on a busy machine, and within 2 % in each run (each store has its own hash
+key). Prints them beside those kept in instructions.txt, and what changed by more than that; --keep writes
+that table anew, and into docs/performance.md; --check fails where an operation in C takes over 5 % more,
+unless another compiler or callgrind counted; --where tells which functions one of them spends them in. Of
+Python the difference to a loop that does nothing is counted, in the thread that calls: so the binding, and
+the interpreter's share of the call. Needs valgrind, and pykv installed.
 """
 
 from __future__ import annotations
