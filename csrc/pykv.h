@@ -150,6 +150,13 @@ struct pykv_room {
 };
 int64_t pykv_get_value(struct pykv_room *room, const uint8_t *key, size_t key_size);
 
+/* Copy a part of the value of `key`: `length` bytes from `offset` on, cut at the value's end. Returns the
+ * part's size, which may exceed `capacity` (then nothing was copied), or -1000 + status as pykv_get() does.
+ * *value_size, where not NULL, gets the size of the whole value. Of a value longer than 64 KiB only the
+ * chunks of 64 KiB concerned are read and verified. */
+int64_t pykv_get_range(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t offset,
+                       uint64_t length, uint8_t *buffer, size_t capacity, uint64_t *value_size);
+
 /* PYKV_OK if present, PYKV_NOT_FOUND if not. *expiry_ms, where not NULL, gets the time of expiry in
  * milliseconds since 1970, 0 for never. */
 int pykv_contains(struct pykv_store *store, const uint8_t *key, size_t key_size,
@@ -217,6 +224,9 @@ int64_t pykv_snapshot_get(struct pykv_snapshot *snapshot, const uint8_t *key, si
                           uint8_t *buffer, size_t capacity, uint64_t *version);
 int64_t pykv_snapshot_get_value(struct pykv_snapshot *snapshot, struct pykv_room *room,
                                 const uint8_t *key, size_t key_size);
+int64_t pykv_snapshot_get_range(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
+                                uint64_t offset, uint64_t length, uint8_t *buffer, size_t capacity,
+                                uint64_t *value_size);
 int pykv_snapshot_contains(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
                            uint64_t *expiry_ms);
 int pykv_snapshot_view(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,

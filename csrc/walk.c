@@ -45,7 +45,7 @@ static int walk_record(const struct log_walk *walk, struct log_reader *reader, u
 {
     const uint8_t *bytes = NULL;
     int status = walk_fetch(walk, reader, offset, &bytes, out);
-    if (status == PYKV_OK && !record_verify(bytes, out->size, record_seed(walk->segment->seed, offset)))
+    if (status == PYKV_OK && !record_verify(bytes, out, record_seed(walk->segment->seed, offset)))
         status = PYKV_CORRUPT;
     return status;
 }
@@ -124,9 +124,10 @@ int log_walk(struct log_walk *walk)
 
 #define LONG_SIZE (4 * SUMS_STEP)       /* a longer record is not read before its sum is seen to fit */
 
-/* Whether there can be a frame at walk->offset. PYKV_CORRUPT: no. Of a long record the checksum is put
- * together from those of the segment, so that each place costs at most LONG_SIZE, whatever stands there. */
-static int walk_may_begin(struct log_walk *walk)
+/* Whether there can be a frame at walk->offset. PYKV_CORRUPT: no. Of a long record the head's checksum is put
+ * together from those of the segment, so that each place costs at most LONG_SIZE, whatever stands there. Of
+ * one with chunks the head is believed: should a chunk be damaged, *step leads behind it. */
+static int walk_may_begin(struct log_walk *walk, uint64_t *step)
 {
     uint8_t copy[RECORD_BARE_SIZE];
     const uint8_t *bytes = copy;
@@ -134,6 +135,7 @@ static int walk_may_begin(struct log_walk *walk)
     uint64_t offset = walk->offset, room = walk->limit - offset;
     uint32_t sum;
     int status = PYKV_OK;
+    *step = RECORD_ALIGNMENT;
     if (room < RECORD_BARE_SIZE || (!walk->log->pread && walk->limit > walk->segment->map_size))
         return PYKV_CORRUPT;
     if (!walk->log->pread)
@@ -147,8 +149,13 @@ static int walk_may_begin(struct log_walk *walk)
     if (walk->sums.at == NULL)
         status = sums_init(&walk->sums, walk->log, walk->segment, offset, walk->limit);
     if (status == PYKV_OK)
-        status = sums_range(&walk->sums, record_seed(walk->segment->seed, offset), offset + 4, offset + record.size, &sum);
-    return status == PYKV_OK && sum != get_u32(bytes) ? PYKV_CORRUPT : status;
+        status = sums_range(&walk->sums, record_seed(walk->segment->seed, offset), offset + 4,
+                            offset + record_head_size(&record), &sum);
+    if (status != PYKV_OK || sum != get_u32(bytes))
+        return status == PYKV_OK ? PYKV_CORRUPT : status;
+    if (record_chunks(&record) != 0)
+        *step = record.size;
+    return PYKV_OK;
 }
 
 /* What cannot be read ends the search: to pass over it could be to pass over a record, or over the MARK
@@ -156,12 +163,14 @@ static int walk_may_begin(struct log_walk *walk)
 int log_walk_resync(struct log_walk *walk)
 {
     struct log_reader reader;
-    int status = PYKV_CORRUPT;
-    uint64_t size;
+    uint64_t size, step;
+    int status = walk_may_begin(walk, &step);
+    if (status == PYKV_OK)
+        status = PYKV_CORRUPT;      /* as the caller has found */
     log_reader_init(&reader, walk->log->os);
     while (status == PYKV_CORRUPT && walk->offset < walk->limit) {
-        walk->offset += RECORD_ALIGNMENT;
-        if (walk->offset < walk->limit && (status = walk_may_begin(walk)) == PYKV_OK)
+        walk->offset += step;
+        if (walk->offset < walk->limit && (status = walk_may_begin(walk, &step)) == PYKV_OK)
             status = walk_frame(walk, &reader, false, &size);
     }
     walk->sealed = 0;
@@ -188,7 +197,7 @@ int log_ends_in_seal(struct log *log, uint64_t id, bool *out)
     uint64_t offset = length - RECORD_BARE_SIZE;
     status = segment_read(log, segment, bytes, sizeof bytes, offset);
     *out = status == PYKV_OK && record_decode(bytes, sizeof bytes, &record) == PYKV_OK &&
-           record.flags & RECORD_SEAL && record_verify(bytes, sizeof bytes, record_seed(segment->seed, offset));
+           record.flags & RECORD_SEAL && record_verify(bytes, &record, record_seed(segment->seed, offset));
     return status == PYKV_CORRUPT ? PYKV_OK : status;
 }
 
