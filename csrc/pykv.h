@@ -246,6 +246,10 @@ int pykv_put(struct pykv_store *store, const uint8_t *key, size_t key_size, cons
 int pykv_put_value(struct pykv_store *store, const uint8_t *key, size_t key_size,
                    const uint8_t *value, size_t value_size);
 
+/* A file without a name on the store's disk, in which a value may be gathered that is to be put: readable and
+ * writable, the caller's to close, and gone then. PYKV_READ_ONLY, PYKV_SYNC_FAILED as a put. */
+int pykv_scratch(struct pykv_store *store, int *fd);
+
 /* PYKV_OK if the key was present and is no more, PYKV_NOT_FOUND if it was absent. */
 int pykv_delete(struct pykv_store *store, const uint8_t *key, size_t key_size, int durability);
 
