@@ -434,7 +434,8 @@ int log_read_value(struct log *log, struct log_reader *reader, const struct reco
     if (size == 0)
         return PYKV_OK;
     if (record_chunks(record) == 0) {
-        memcpy(out, record->value + from, size);
+        if (out != NULL)
+            memcpy(out, record->value + from, size);
         return PYKV_OK;
     }
     if (log->pread && (buffer = log->os->alloc(log->os, RECORD_CHUNK_SIZE + RECORD_ALIGNMENT)) == NULL)
@@ -447,7 +448,7 @@ int log_read_value(struct log *log, struct log_reader *reader, const struct reco
             status = segment_read(log, reader->segment, buffer, (size_t)record_chunk_size(record, i), value + begin);
         if (status == PYKV_CORRUPT || (status == PYKV_OK && !record_verify_chunk(record, i, bytes)))
             status = damaged(reader->segment, value + begin, "a part of a value fails its checksum");
-        else if (status == PYKV_OK)
+        else if (status == PYKV_OK && out != NULL)
             memcpy(out + (at - from), bytes + (at - begin), (size_t)(stop - at));
     }
     log->os->release(log->os, buffer);

@@ -20,6 +20,14 @@ int stage_flush(struct stage *stage)
     return status;
 }
 
+static int copy_value(const struct stage *stage, const struct record *record, uint64_t from, uint8_t *out, size_t size)
+{
+    if (record->value == NULL)
+        return segment_read(stage->log, stage->source, out, size, stage->source_offset + record_head_size(record) + from);
+    memcpy(out, record->value + from, size);
+    return PYKV_OK;
+}
+
 /* A long record, which has chunks: some at a time are copied, added to the head, written; the head comes
  * last, because only then it is complete. */
 static int stage_long(struct stage *stage, const struct record *record, uint32_t seed)
@@ -31,13 +39,14 @@ static int stage_long(struct stage *stage, const struct record *record, uint32_t
     for (uint64_t done = 0; done < record->value_size && status == PYKV_OK; done += room) {
         uint64_t size = record->value_size - done;
         size = size < room ? size : room;
-        memcpy(piece, record->value + done, (size_t)size);
+        status = copy_value(stage, record, done, piece, (size_t)size);
         if (done + size == record->value_size) {
             memset(piece + size, 0, (size_t)padding);
             size += padding;
         }
         record_encode_chunks(head, record, done / RECORD_CHUNK_SIZE, piece, size);
-        status = write_at(stage, start + head_size + done, piece, (size_t)size);
+        if (status == PYKV_OK)
+            status = write_at(stage, start + head_size + done, piece, (size_t)size);
     }
     record_encode_head(head, record, seed);
     if (status == PYKV_OK)

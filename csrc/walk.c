@@ -2,7 +2,19 @@
 #include "error.h"
 #include "log.h"
 
-/* Mapped segments are read in place. Others through the reader, a record at a time. */
+/* Whether the walk has the record in memory. A long one of a segment that is not mapped need not fit there:
+ * its chunks are verified one by one. */
+static bool in_memory(const struct log_walk *walk, const struct record *record)
+{
+    return !walk->log->pread || record->size <= LOG_DIRECT_SIZE;
+}
+
+static uint64_t wanted(const struct log_walk *walk, const struct record *record)
+{
+    return in_memory(walk, record) ? record->size : record_head_size(record);
+}
+
+/* Mapped segments are read in place. Others through the reader, a record, or its head, at a time. */
 static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
                       const uint8_t **bytes, struct record *out)
 {
@@ -16,27 +28,28 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
         *bytes = segment->base + offset;
         return record_decode(*bytes, room, out);
     }
-    uint64_t need = room < sizeof reader->small ? room : sizeof reader->small;
+    uint64_t got = room < sizeof reader->small ? room : sizeof reader->small;
     uint8_t *buffer = reader->small;
-    int status = segment_read(walk->log, segment, buffer, (size_t)need, offset);
+    int status = segment_read(walk->log, segment, buffer, (size_t)got, offset);
     if (status != PYKV_OK)
         return status;
     if (record_decode_header(buffer, out) != PYKV_OK || out->size > room)
         return PYKV_CORRUPT;
-    if (out->size > need) {
-        if (out->size > reader->large_size) {
+    if (wanted(walk, out) > got) {
+        got = wanted(walk, out);
+        if (got > reader->large_size) {
             log_reader_release(reader);
-            reader->large = reader->os->alloc(reader->os, (size_t)out->size);
-            reader->large_size = reader->large == NULL ? 0 : (size_t)out->size;
+            reader->large = reader->os->alloc(reader->os, (size_t)got);
+            reader->large_size = reader->large == NULL ? 0 : (size_t)got;
             if (reader->large == NULL)
-                return error_no_memory((size_t)out->size);
+                return error_no_memory((size_t)got);
         }
         buffer = reader->large;
-        if ((status = segment_read(walk->log, segment, buffer, (size_t)out->size, offset)) != PYKV_OK)
+        if ((status = segment_read(walk->log, segment, buffer, (size_t)got, offset)) != PYKV_OK)
             return status;
     }
     *bytes = buffer;
-    return record_decode(buffer, out->size, out);
+    return record_decode(buffer, room, out) == PYKV_OK && wanted(walk, out) <= got ? PYKV_OK : PYKV_CORRUPT;
 }
 
 /* One verified record at `offset`. */
@@ -45,8 +58,17 @@ static int walk_record(const struct log_walk *walk, struct log_reader *reader, u
 {
     const uint8_t *bytes = NULL;
     int status = walk_fetch(walk, reader, offset, &bytes, out);
-    if (status == PYKV_OK && !record_verify(bytes, out, record_seed(walk->segment->seed, offset)))
-        status = PYKV_CORRUPT;
+    if (status != PYKV_OK)
+        return status;
+    uint32_t seed = record_seed(walk->segment->seed, offset);
+    if (in_memory(walk, out))
+        return record_verify(bytes, out, seed) ? PYKV_OK : PYKV_CORRUPT;
+    if (!record_verify_head(bytes, out, seed))
+        return PYKV_CORRUPT;
+    reader->segment = walk->segment;
+    reader->offset = offset;
+    status = log_read_value(walk->log, reader, out, 0, out->value_size, NULL);
+    out->value = NULL;
     return status;
 }
 

@@ -538,28 +538,42 @@ def test_a_backup_has_long_values(db: pykv.Store, tmp_path: Path) -> None:
 
 
 LARGER_THAN_MEMORY = """
-import hashlib, resource, sys
+import hashlib, os, resource, sys
 import pykv
 
 def private():
     with open("/proc/self/status") as status:
         return int(dict(line.split(":", 1) for line in status)["RssAnon"].split()[0]) << 10
 
-path, mode = sys.argv[1:]
-piece = bytes(range(256)) * 4096
-written, read = hashlib.blake2b(), hashlib.blake2b()
-with pykv.open(path, io=mode, segment_bytes=1 << 20) as db:
-    before = private()
-    resource.setrlimit(resource.RLIMIT_DATA, (before + (96 << 20),) * 2)
-    with db.open_value(b"k", "wb") as file:
-        for n in range(256):
-            written.update(b"%8d" % n + piece[8:])
-            file.write(b"%8d" % n + piece[8:])
+def read(db):
+    digest = hashlib.blake2b()
     with db.open_value(b"k") as file:
         while part := file.read(1 << 20):
-            read.update(part)
-    assert written.digest() == read.digest()
-    assert db.get(b"k", offset=200 << 20, length=9) == b"     200\\x08"
+            digest.update(part)
+    return digest.digest()
+
+path, mode = sys.argv[1:]
+piece = bytes(range(256)) * 4096
+written = hashlib.blake2b()
+with pykv.open(path, io=mode, segment_bytes=1 << 29) as db:
+    before = private()
+    resource.setrlimit(resource.RLIMIT_DATA, (before + (64 << 20),) * 2)
+    with db.open_value(b"k", "wb") as file:
+        for n in range(128):
+            written.update(b"%8d" % n + piece[8:])
+            file.write(b"%8d" % n + piece[8:])
+    assert read(db) == written.digest()
+    assert db.get(b"k", offset=100 << 20, length=9) == b"     100\\x08"
+    for n in range(8):
+        db[b"dead"] = piece
+    copied = db.stats().copied_bytes
+    db.compact()
+    assert db.stats().copied_bytes - copied > 128 << 20
+    assert read(db) == written.digest()
+    assert db.verify().ok
+os.remove(path + "/keydir")
+with pykv.open(path, io=mode) as db:
+    assert read(db) == written.digest()
     assert private() - before < 16 << 20, private() - before
     try:
         db[b"k"]
@@ -571,7 +585,7 @@ with pykv.open(path, io=mode, segment_bytes=1 << 20) as db:
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux")
 @pytest.mark.parametrize("mode", ["mmap", "pread"])
 def test_a_value_larger_than_memory(path: Path, mode: str) -> None:
-    """A process that may have 96 MiB writes and reads a value of 256 MiB."""
+    """A process with 64 MiB writes, reads, compacts, verifies and recovers a value of 128 MiB."""
     arguments = [sys.executable, "-c", LARGER_THAN_MEMORY, str(path), mode]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "and not otherwise\n"), result.stderr
