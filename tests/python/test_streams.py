@@ -383,6 +383,20 @@ def test_a_writer_that_seeks(db: pykv.Store) -> None:
     assert db[b"k"] == b"headbody" + bytes(99_992) + b"end"
 
 
+def test_a_writer_of_text(db: pykv.Store) -> None:
+    """What wraps the file is let go of at the end; after an exception nothing is stored."""
+    with db.open_value(b"k", "wb") as file:
+        text = io.TextIOWrapper(file, "utf-8")
+        text.write("Gr\u00fc\u00dfe")
+        text.detach()
+    assert db[b"k"].decode() == "Gr\u00fc\u00dfe"
+    with pytest.raises(ZeroDivisionError), db.open_value(b"k", "wb") as file:
+        text = io.TextIOWrapper(file, "utf-8")
+        text.write("x" * 100_000)
+        raise ZeroDivisionError
+    assert db[b"k"].decode() == "Gr\u00fc\u00dfe"
+
+
 def test_a_value_copied_from_file_to_file(db: pykv.Store) -> None:
     """The two ends fit each other, and the value may be replaced by what is made of it."""
     db[b"k"] = value = value_of(LARGE)
