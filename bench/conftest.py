@@ -21,6 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--keys", type=int, default=100_000, help="keys in the store")
     parser.addoption("--round-seconds", type=float, default=1, help="of rounds of fixed time")
     parser.addoption("--backup-mib", type=int, default=256, help="size of the store backed up")
+    parser.addoption("--value-mib", type=int, default=64, help="size of the large value")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -47,6 +47,7 @@ struct compaction {
     uint64_t needless;          /* tombstones up to this version hide nothing */
     uint64_t looked;            /* offset in the source, of the last look at the world */
     uint64_t slices;
+    struct segment *source;
     bool mapped;                /* the source is */
     struct segment *output;     /* NULL: none yet */
     struct stage stage;
@@ -186,6 +187,8 @@ static int copy(struct compaction *compaction, const struct candidate *candidate
     if (compaction->output == NULL && (status = output_begin(compaction, record.size)) != PYKV_OK)
         return status;
     uint64_t to = location_make(compaction->output->id, stage_end(stage));
+    compaction->stage.source = compaction->source;
+    compaction->stage.source_offset = location_offset(candidate->location);
     if ((status = stage_record(&compaction->stage, &record)) != PYKV_OK)
         return status;
     compaction->moves[compaction->move_count++] =
@@ -251,6 +254,7 @@ static int empty(struct compaction *compaction, uint64_t id)
     int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
     if (status == PYKV_OK) {
         atomic_store(&store->shared->compacting, id);
+        compaction->source = walk.segment;
         compaction->mapped = walk.segment->base != NULL;
         walk.limit = log_limit(&store->log, walk.segment);
         if (compaction->mapped)

@@ -76,6 +76,7 @@ size_t record_encode_header(uint8_t out[32], const struct record *record)
 void record_encode(uint8_t *out, const struct record *record, uint32_t seed)
 {
     uint64_t size = size_on_disk(record->flags, record->key_size, record->value_size);
+    uint64_t table_size = (uint64_t)4 * record_chunks(record);
 
     /* Zeros where the padding will be, before what may overlap them: at most 15 bytes are padding,
      * and two stores cost less than asking how many. */
@@ -86,9 +87,37 @@ void record_encode(uint8_t *out, const struct record *record, uint32_t seed)
         if (record->key_size > 0)
             memcpy(to, record->key, record->key_size);
         if (record->value_size > 0)
-            memcpy(to + record->key_size, record->value, record->value_size);
+            memcpy(to + record->key_size + table_size, record->value, record->value_size);
     }
-    put_u32(out, crc32c(seed, out + 4, size - 4));
+    uint64_t head_size = size;
+    if (__builtin_expect(table_size != 0, 0)) {
+        const uint8_t *value = to + record->key_size + table_size;
+        head_size = (uint64_t)(value - out);
+        record_encode_chunks(out, record, 0, value, size - head_size);
+    }
+    put_u32(out, crc32c(seed, out + 4, head_size - 4));
+}
+
+/* The table of checksums ends where the value begins. A chunk needs no seed of its own: the head says which
+ * checksum belongs where, and its own says that of which store, segment and offset. */
+void record_encode_chunks(uint8_t *out, const struct record *record, uint64_t first, const uint8_t *bytes, uint64_t size)
+{
+    uint64_t chunks = record_chunks(record);
+    uint8_t *table = out + RECORD_HEADER_SIZE + (record->flags & RECORD_EXPIRY ? 8 : 0) + record->key_size;
+    for (uint64_t i = first; i < chunks && size > 0; i++) {
+        uint64_t most = i == chunks - 1 ? size : RECORD_CHUNK_SIZE, part = size < most ? size : most;
+        put_u32(table + 4 * i, crc32c(0, bytes, part));
+        bytes += part;
+        size -= part;
+    }
+}
+
+void record_encode_head(uint8_t *out, const struct record *record, uint32_t seed)
+{
+    uint8_t *to = out + record_encode_header(out, record);
+    if (record->key_size > 0)
+        memcpy(to, record->key, record->key_size);
+    put_u32(out, crc32c(seed, out + 4, record_head_size(record) - 4));
 }
 
 /* Both decoders. The fields are kept apart until all have been judged, then stored one by one: a
@@ -117,7 +146,7 @@ static inline int decode(const uint8_t *bytes, uint64_t size_max, bool with_key,
     out->previous = get_u48(bytes + 18);
     out->expiry = expiry ? get_u64(bytes + RECORD_HEADER_SIZE) : 0;
     out->key = with_key ? key : NULL;
-    out->value = with_key ? key + key_size : NULL;
+    out->value = with_key ? key + key_size + (uint64_t)4 * value_chunks(value_size) : NULL;
     out->size = size;
     return PYKV_OK;
 }
@@ -134,10 +163,31 @@ int record_decode(const uint8_t *bytes, uint64_t size, struct record *out)
     return decode(bytes, size, true, out);
 }
 
-bool record_verify(const uint8_t *bytes, uint64_t size, uint32_t seed)
+bool record_verify_head(const uint8_t *bytes, const struct record *record, uint32_t seed)
 {
-    assert(size >= RECORD_BARE_SIZE && size % RECORD_ALIGNMENT == 0);
-    return get_u32(bytes) == crc32c(seed, bytes + 4, size - 4);
+    assert(record->size >= RECORD_BARE_SIZE && record->size % RECORD_ALIGNMENT == 0);
+    return get_u32(bytes) == crc32c(seed, bytes + 4, record_head_size(record) - 4);
+}
+
+uint64_t record_chunk_size(const struct record *record, uint64_t index)
+{
+    uint64_t left = record->size - record_head_size(record) - index * RECORD_CHUNK_SIZE;
+    return index + 1 == record_chunks(record) ? left : RECORD_CHUNK_SIZE;
+}
+
+bool record_verify_chunk(const struct record *record, uint64_t index, const uint8_t *bytes)
+{
+    const uint8_t *sum = record->value - 4 * (record_chunks(record) - index);
+    return get_u32(sum) == crc32c(0, bytes, record_chunk_size(record, index));
+}
+
+bool record_verify(const uint8_t *bytes, const struct record *record, uint32_t seed)
+{
+    bool whole = record_verify_head(bytes, record, seed);
+    uint64_t chunks = record_chunks(record);
+    for (uint64_t i = 0; i < chunks && whole; i++)
+        whole = record_verify_chunk(record, i, record->value + i * RECORD_CHUNK_SIZE);
+    return whole;
 }
 
 /* ---- Segment headers ---- */

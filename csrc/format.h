@@ -2,8 +2,8 @@
  * with worked examples, and changes with it. All integers are little-endian.
  *
  *     offset  size  field        of a record
- *     0       4     crc          CRC-32C of all that follows, padding included, begun at a seed
- *                                that names the store, the segment and the offset
+ *     0       4     crc          CRC-32C of the rest of the head, begun at a seed that names the
+ *                                store, the segment and the offset
  *     4       2     key_size     bytes
  *     6       2     flags        enum record_flag
  *     8       4     value_size   bytes (of a FRAME: units of 16 bytes that its members occupy)
@@ -11,7 +11,12 @@
  *     18      6     previous     where the record that this one replaces lies, 0 for none
  *                                (of a FRAME: the number of its members)
  *     24      8     expiry       milliseconds since 1970, only with RECORD_EXPIRY
- *     24/32   ...   key, value, zero bytes up to a multiple of 16
+ *     24/32   ...   key
+ *     ...     4 n   chunks       of a value longer than RECORD_CHUNK_SIZE: the CRC-32C of each chunk
+ *     ...     ...   value, zero bytes up to a multiple of 16
+ *
+ * The head is the whole record; of one with chunks, what precedes its value. The last chunk includes the
+ * zero bytes. So a part of a long value is verified without the rest.
  *
  * A record stands at an offset that is a multiple of 16. A batch of one operation is one record. A
  * longer batch is a FRAME, a record of 32 bytes without key or value, and behind it its members. */
@@ -27,6 +32,7 @@
 #define RECORD_HEADER_SIZE 24u
 #define RECORD_BARE_SIZE 32u            /* a FRAME, MARK or SEAL: the header, padded */
 #define SEGMENT_HEADER_SIZE 128u
+#define RECORD_CHUNK_SIZE 65536u        /* bytes */
 #define SEQUENCE_MAX ((UINT64_C(1) << 48) - 1)
 
 enum record_flag {
@@ -72,11 +78,32 @@ struct record {
     uint64_t size;                  /* on disk, padding included */
 };
 
+/* Chunks of a value: none of one that is no longer than one would be. */
+static inline uint32_t value_chunks(uint32_t value_size)
+{
+    return __builtin_expect(value_size <= RECORD_CHUNK_SIZE, 1) ? 0 : (value_size - 1) / RECORD_CHUNK_SIZE + 1;
+}
+
 /* Bytes that a record of this shape occupies. Never overflows for sizes of 16 and 32 bits. */
 static inline uint64_t record_size(uint32_t key_size, uint32_t value_size, bool expiry)
 {
     uint64_t size = RECORD_HEADER_SIZE + (expiry ? 8u : 0u) + (uint64_t)key_size + value_size;
+    size += (uint64_t)4 * value_chunks(value_size);
     return (size + RECORD_ALIGNMENT - 1) & ~(uint64_t)(RECORD_ALIGNMENT - 1);
+}
+
+static inline uint32_t record_chunks(const struct record *record)
+{
+    return record->flags & (RECORD_FRAME | RECORD_MARK | RECORD_SEAL) ? 0 : value_chunks(record->value_size);
+}
+
+/* Bytes of its head; record->size has been set. */
+static inline uint64_t record_head_size(const struct record *record)
+{
+    uint64_t chunks = record_chunks(record);
+    if (__builtin_expect(chunks == 0, 1))
+        return record->size;
+    return RECORD_HEADER_SIZE + (record->flags & RECORD_EXPIRY ? 8u : 0u) + record->key_size + 4 * chunks;
 }
 
 /* The seed of a segment's checksums, and from it that of one record. */
@@ -84,12 +111,17 @@ uint32_t segment_seed(const uint8_t store_id[16], uint64_t segment_id);
 uint32_t record_seed(uint32_t segment_seed, uint64_t offset);
 
 /* Write the record to `out`, which has room for record_size() bytes (RECORD_BARE_SIZE for FRAME,
- * MARK and SEAL). The key and value are copied first and the checksum is that of the copy, so that
+ * MARK and SEAL). The key and value are copied first and the checksums are those of the copy, so that
  * a caller's buffer which changes meanwhile cannot make a record that does not verify. */
 void record_encode(uint8_t *out, const struct record *record, uint32_t seed);
 
 /* Write only what precedes the key: 24 or 32 bytes (returned), the checksum left 0. */
 size_t record_encode_header(uint8_t out[32], const struct record *record);
+
+/* For a record with chunks, in pieces: note in the head at `out` the checksums of chunks from `first` on, of
+ * which `size` bytes lie at `bytes`; and, when all are there, write the rest of the head. */
+void record_encode_chunks(uint8_t *out, const struct record *record, uint64_t first, const uint8_t *bytes, uint64_t size);
+void record_encode_head(uint8_t *out, const struct record *record, uint32_t seed);
 
 /* Take a record's header apart and check that the whole of it lies within `size` bytes, its flags
  * are known and agree with each other, and its padding is where it should be. The checksum is not
@@ -100,8 +132,13 @@ int record_decode(const uint8_t *bytes, uint64_t size, struct record *out);
  * pieces. PYKV_OK or PYKV_CORRUPT; out->key and out->value are NULL. */
 int record_decode_header(const uint8_t bytes[32], struct record *out);
 
-/* Whether the checksum of the record at `bytes`, `size` long on disk, holds. */
-bool record_verify(const uint8_t *bytes, uint64_t size, uint32_t seed);
+/* Whether the checksums of the decoded record at `bytes` hold: all of them, that of the head alone, or
+ * that of one chunk, which lies at `bytes`. */
+bool record_verify(const uint8_t *bytes, const struct record *record, uint32_t seed);
+bool record_verify_head(const uint8_t *bytes, const struct record *record, uint32_t seed);
+bool record_verify_chunk(const struct record *record, uint64_t index, const uint8_t *bytes);
+/* Bytes of a chunk: the last one's reach to the end of the record. */
+uint64_t record_chunk_size(const struct record *record, uint64_t index);
 
 /*     offset  size  field        of a segment header, SEGMENT_HEADER_SIZE bytes
  *     0       8     magic        "pykvseg\n"

@@ -86,7 +86,9 @@ uint64_t log_limit(const struct log *log, const struct segment *segment);
 /* Where the bytes of a record are put when segments are not mapped. */
 struct log_reader {
     const struct os *os;
-    struct segment *segment;    /* that the last record was read from */
+    struct segment *segment;    /* that the last record was read from, */
+    uint64_t offset;            /* and where it begins, if lazy */
+    bool lazy;                  /* of a value with chunks nothing is read: log_read_value() does that */
     uint8_t *large;
     size_t large_size;
     uint8_t small[2048];
@@ -94,6 +96,7 @@ struct log_reader {
 static inline void log_reader_init(struct log_reader *reader, const struct os *os)
 {
     reader->os = os;
+    reader->lazy = false;
     reader->large = NULL;
     reader->large_size = 0;
 }
@@ -102,6 +105,11 @@ void log_reader_release(struct log_reader *reader);
 /* The record at `location`, verified. Its bytes are valid until the reader's next use (the mapped
  * ones: until the call ends, in which store_enter() keeps segments from going). PYKV_CORRUPT if it does not verify. */
 int log_read(struct log *log, uint64_t location, struct log_reader *reader, struct record *out);
+/* Copy `size` bytes from `from` on of the value of a record that a lazy reader has just read; of a long
+ * value, read and verify the chunks that they lie in. PYKV_CORRUPT if one does not verify. `out` NULL: only
+ * verify. */
+int log_read_value(struct log *log, struct log_reader *reader, const struct record *record, uint64_t from,
+                   size_t size, uint8_t *out);
 /* Its header and key alone, not verified: enough for a writer to tell whose record it replaces,
  * even where the value is damaged. value is NULL. */
 int log_peek(struct log *log, uint64_t location, struct log_reader *reader, struct record *out);
@@ -143,7 +151,8 @@ void log_extend_ahead(struct log *log);
 int log_sync(struct log *log, uint64_t target, bool header);
 
 /* Walk over the frames of a segment from `offset` to `limit`. `each` gets every record in order,
- * members of frames only once their whole frame has verified; a nonzero result stops the walk and
+ * members of frames only once their whole frame has verified (where segments are not mapped, value is NULL
+ * of one longer than LOG_DIRECT_SIZE); a nonzero result stops the walk and
  * is returned. PYKV_CORRUPT: the frame at `offset` does not verify. Marks are told by `each` too. */
 struct log_walk {
     struct log *log;

@@ -150,6 +150,13 @@ struct pykv_room {
 };
 int64_t pykv_get_value(struct pykv_room *room, const uint8_t *key, size_t key_size);
 
+/* Copy a part of the value of `key`: `length` bytes from `offset` on, cut at the value's end. Returns the
+ * part's size, which may exceed `capacity` (then nothing was copied), or -1000 + status as pykv_get() does.
+ * *value_size, where not NULL, gets the size of the whole value. Of a value longer than 64 KiB only the
+ * chunks of 64 KiB concerned are read and verified. */
+int64_t pykv_get_range(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t offset,
+                       uint64_t length, uint8_t *buffer, size_t capacity, uint64_t *value_size);
+
 /* PYKV_OK if present, PYKV_NOT_FOUND if not. *expiry_ms, where not NULL, gets the time of expiry in
  * milliseconds since 1970, 0 for never. */
 int pykv_contains(struct pykv_store *store, const uint8_t *key, size_t key_size,
@@ -217,6 +224,9 @@ int64_t pykv_snapshot_get(struct pykv_snapshot *snapshot, const uint8_t *key, si
                           uint8_t *buffer, size_t capacity, uint64_t *version);
 int64_t pykv_snapshot_get_value(struct pykv_snapshot *snapshot, struct pykv_room *room,
                                 const uint8_t *key, size_t key_size);
+int64_t pykv_snapshot_get_range(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
+                                uint64_t offset, uint64_t length, uint8_t *buffer, size_t capacity,
+                                uint64_t *value_size);
 int pykv_snapshot_contains(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
                            uint64_t *expiry_ms);
 int pykv_snapshot_view(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
@@ -235,6 +245,10 @@ int pykv_put(struct pykv_store *store, const uint8_t *key, size_t key_size, cons
 /* The same without expiry, as durable as the store was opened. */
 int pykv_put_value(struct pykv_store *store, const uint8_t *key, size_t key_size,
                    const uint8_t *value, size_t value_size);
+
+/* A file without a name on the store's disk, in which a value may be gathered that is to be put: readable and
+ * writable, the caller's to close, and gone then. PYKV_READ_ONLY, PYKV_SYNC_FAILED as a put. */
+int pykv_scratch(struct pykv_store *store, int *fd);
 
 /* PYKV_OK if the key was present and is no more, PYKV_NOT_FOUND if it was absent. */
 int pykv_delete(struct pykv_store *store, const uint8_t *key, size_t key_size, int durability);

@@ -204,6 +204,44 @@ int64_t pykv_snapshot_get_value(struct pykv_snapshot *snapshot, struct pykv_room
     return get_into_room(store_of(snapshot), snapshot, room, key, key_size);
 }
 
+static int64_t get_range_at(struct pykv_store *store, const struct pykv_snapshot *snapshot, const uint8_t *key,
+                            size_t key_size, uint64_t offset, uint64_t length, uint8_t *buffer, size_t capacity,
+                            uint64_t *value_size)
+{
+    struct log_reader reader;
+    struct record record;
+    uint64_t size = 0;
+    int status = check_key(key_size);
+    if (status != PYKV_OK || (status = enter(store, snapshot)) != PYKV_OK)
+        return -1000 + status;
+    log_reader_init(&reader, store->os);
+    reader.lazy = true;
+    status = find_live(store, snapshot, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
+    if (status == PYKV_OK) {
+        uint64_t left = offset < record.value_size ? record.value_size - offset : 0;
+        size = length < left ? length : left;
+        if (size <= capacity)
+            status = log_read_value(&store->log, &reader, &record, offset, (size_t)size, buffer);
+        if (status == PYKV_OK && value_size != NULL)
+            *value_size = record.value_size;
+    }
+    log_reader_release(&reader);
+    store_leave(store);
+    return status == PYKV_OK ? (int64_t)size : -1000 + status;
+}
+
+int64_t pykv_get_range(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t offset, uint64_t length,
+                       uint8_t *buffer, size_t capacity, uint64_t *value_size)
+{
+    return get_range_at(store, NULL, key, key_size, offset, length, buffer, capacity, value_size);
+}
+
+int64_t pykv_snapshot_get_range(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size, uint64_t offset,
+                                uint64_t length, uint8_t *buffer, size_t capacity, uint64_t *value_size)
+{
+    return get_range_at(store_of(snapshot), snapshot, key, key_size, offset, length, buffer, capacity, value_size);
+}
+
 static int contains_at(struct pykv_store *store, const struct pykv_snapshot *snapshot, const uint8_t *key,
                        size_t key_size, uint64_t *expiry_ms)
 {
@@ -213,6 +251,7 @@ static int contains_at(struct pykv_store *store, const struct pykv_snapshot *sna
     if (status != PYKV_OK || (status = enter(store, snapshot)) != PYKV_OK)
         return status;
     log_reader_init(&reader, store->os);
+    reader.lazy = true;
     status = find_live(store, snapshot, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
     if (status == PYKV_OK && expiry_ms != NULL)
         *expiry_ms = record.flags & RECORD_EXPIRY ? record.expiry : 0;

@@ -148,6 +148,7 @@ int pykv_scan_next(struct pykv_scan *scan, struct pykv_rows *rows)
     if (status != PYKV_OK)
         return status;
     log_reader_init(&reader, scan->store->os);
+    reader.lazy = (scan->mode & 2) == 0;
     rows_clear(rows);
     while (status == PYKV_OK && pykv_rows_count(rows) < ROWS_PER_CALL && rows_size(rows) < BYTES_PER_CALL) {
         if (scan->next == scan->pending)
@@ -269,6 +270,7 @@ static int collect_keys(struct pykv_store *store, struct keys *keys)
     struct record record;
     int status = PYKV_OK;
     log_reader_init(&reader, store->os);
+    reader.lazy = true;
     for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
         size_t count = 0;
         status = keydir_collect(store->keydir, bucket_count, bucket, slots, COLLECT_MAX, &count);

@@ -349,9 +349,11 @@ static int fetch(const struct segment *segment, struct log_reader *reader, uint6
     return PYKV_OK;
 }
 
-/* The first guess is small; the header then tells what is missing. `whole`: value and padding too. */
+enum extent { EXTENT_KEY, EXTENT_HEAD, EXTENT_WHOLE };
+
+/* The first guess is small; the header then tells what is missing. */
 static int fetch_record(const struct segment *segment, struct log_reader *reader, uint64_t offset,
-                        uint64_t limit, bool whole, uint8_t **bytes, uint64_t *size)
+                        uint64_t limit, enum extent extent, uint8_t **bytes, uint64_t *size)
 {
     uint64_t guess = limit - offset < sizeof reader->small ? limit - offset : sizeof reader->small;
     struct record record;
@@ -361,7 +363,9 @@ static int fetch_record(const struct segment *segment, struct log_reader *reader
     if (guess < RECORD_BARE_SIZE || record_decode_header(*bytes, &record) != PYKV_OK ||
         record.size > limit - offset)
         return damaged(segment, offset, "the record's header makes no sense");
-    uint64_t need = whole ? record.size : 32u + (uint64_t)record.key_size;
+    uint64_t need = extent == EXTENT_WHOLE  ? record.size
+                    : extent == EXTENT_HEAD ? record_head_size(&record)
+                                            : 32u + (uint64_t)record.key_size;
     if (need > record.size)
         need = record.size;
     *size = need > guess ? need : guess;
@@ -381,6 +385,15 @@ static int locate(struct log *log, uint64_t location, struct segment **segment, 
     return PYKV_OK;
 }
 
+static int verify_chunks(const struct segment *segment, uint64_t offset, const struct record *record)
+{
+    uint64_t chunks = record_chunks(record), value = offset + record_head_size(record);
+    for (uint64_t i = 0; i < chunks; i++)
+        if (!record_verify_chunk(record, i, record->value + i * RECORD_CHUNK_SIZE))
+            return damaged(segment, value + i * RECORD_CHUNK_SIZE, "a part of a value fails its checksum");
+    return PYKV_OK;
+}
+
 int log_read(struct log *log, uint64_t location, struct log_reader *reader, struct record *out)
 {
     struct segment *segment;
@@ -397,14 +410,49 @@ int log_read(struct log *log, uint64_t location, struct log_reader *reader, stru
         size = limit - offset;
         __builtin_prefetch(bytes + 64);     /* most records reach beyond their first line */
         __builtin_prefetch(bytes + 128);
-    } else if ((status = fetch_record(segment, reader, offset, limit, true, &bytes, &size)) != PYKV_OK) {
+    } else if ((status = fetch_record(segment, reader, offset, limit, reader->lazy ? EXTENT_HEAD : EXTENT_WHOLE,
+                                      &bytes, &size)) != PYKV_OK) {
         return status;
     }
-    if (record_decode(bytes, size, out) != PYKV_OK)
+    if (record_decode(bytes, limit - offset, out) != PYKV_OK ||
+        (log->pread && (reader->lazy ? record_head_size(out) : out->size) > size))
         return damaged(segment, offset, "the record's header makes no sense");
-    if (!record_verify(bytes, out->size, record_seed(segment->seed, offset)))
+    if (!record_verify_head(bytes, out, record_seed(segment->seed, offset)))
         return damaged(segment, offset, "the record fails its checksum");
+    if (__builtin_expect(!reader->lazy, 1))
+        return verify_chunks(segment, offset, out);
+    reader->offset = offset;
     return PYKV_OK;
+}
+
+int log_read_value(struct log *log, struct log_reader *reader, const struct record *record, uint64_t from,
+                   size_t size, uint8_t *out)
+{
+    uint64_t value = reader->offset + record_head_size(record), end = from + size;
+    uint8_t *buffer = NULL;
+    int status = PYKV_OK;
+    if (size == 0)
+        return PYKV_OK;
+    if (record_chunks(record) == 0) {
+        if (out != NULL)
+            memcpy(out, record->value + from, size);
+        return PYKV_OK;
+    }
+    if (log->pread && (buffer = log->os->alloc(log->os, RECORD_CHUNK_SIZE + RECORD_ALIGNMENT)) == NULL)
+        return error_no_memory(RECORD_CHUNK_SIZE + RECORD_ALIGNMENT);
+    for (uint64_t i = from / RECORD_CHUNK_SIZE; i * RECORD_CHUNK_SIZE < end && status == PYKV_OK; i++) {
+        uint64_t begin = i * RECORD_CHUNK_SIZE, at = from > begin ? from : begin;
+        uint64_t stop = end - begin < RECORD_CHUNK_SIZE ? end : begin + RECORD_CHUNK_SIZE;
+        const uint8_t *bytes = log->pread ? buffer : record->value + begin;
+        if (log->pread)
+            status = segment_read(log, reader->segment, buffer, (size_t)record_chunk_size(record, i), value + begin);
+        if (status == PYKV_CORRUPT || (status == PYKV_OK && !record_verify_chunk(record, i, bytes)))
+            status = damaged(reader->segment, value + begin, "a part of a value fails its checksum");
+        else if (status == PYKV_OK && out != NULL)
+            memcpy(out + (at - from), bytes + (at - begin), (size_t)(stop - at));
+    }
+    log->os->release(log->os, buffer);
+    return status;
 }
 
 int log_peek(struct log *log, uint64_t location, struct log_reader *reader, struct record *out)
@@ -421,7 +469,7 @@ int log_peek(struct log *log, uint64_t location, struct log_reader *reader, stru
         if (record_decode(segment->base + offset, limit - offset, out) != PYKV_OK)
             return damaged(segment, offset, "the record's header makes no sense");
     } else {
-        status = fetch_record(segment, reader, offset, limit, false, &bytes, &size);
+        status = fetch_record(segment, reader, offset, limit, EXTENT_KEY, &bytes, &size);
         if (status != PYKV_OK)
             return status;
         if (record_decode_header(bytes, out) != PYKV_OK)

@@ -2,7 +2,6 @@
 
 #include <string.h>
 
-#include "checksum.h"
 #include "error.h"
 
 static int write_at(const struct stage *stage, uint64_t offset, const void *bytes, size_t size)
@@ -21,36 +20,37 @@ int stage_flush(struct stage *stage)
     return status;
 }
 
-/* A long record: pieces are copied, added to the checksum, written; the header comes last, because
- * only then its checksum is known. */
+static int copy_value(const struct stage *stage, const struct record *record, uint64_t from, uint8_t *out, size_t size)
+{
+    if (record->value == NULL)
+        return segment_read(stage->log, stage->source, out, size, stage->source_offset + record_head_size(record) + from);
+    memcpy(out, record->value + from, size);
+    return PYKV_OK;
+}
+
+/* A long record, which has chunks: some at a time are copied, added to the head, written; the head comes
+ * last, because only then it is complete. */
 static int stage_long(struct stage *stage, const struct record *record, uint32_t seed)
 {
-    uint8_t header[32];
-    const uint8_t *parts[2] = { record->key, record->value };
-    uint64_t sizes[2] = { record->key_size, record->value_size };
     int status = stage_flush(stage);
-    uint64_t start = stage->offset;
-    size_t header_size = record_encode_header(header, record);
-    uint32_t crc = crc32c(seed, header + 4, header_size - 4);
-    stage->offset += header_size;
-    for (int part = 0; part < 2; part++) {
-        for (uint64_t done = 0; done < sizes[part] && status == PYKV_OK;) {
-            uint64_t size = sizes[part] - done;
-            size = size < LOG_DIRECT_SIZE ? size : LOG_DIRECT_SIZE;
-            memcpy(stage->bytes, parts[part] + done, (size_t)size);
-            crc = crc32c(crc, stage->bytes, (size_t)size);
-            stage->used = (size_t)size;
-            status = stage_flush(stage);
-            done += size;
+    uint64_t start = stage->offset, head_size = record_head_size(record), padding = record->size - head_size - record->value_size;
+    uint64_t room = (LOG_DIRECT_SIZE - head_size - padding) / RECORD_CHUNK_SIZE * RECORD_CHUNK_SIZE;
+    uint8_t *head = stage->bytes, *piece = head + head_size;
+    for (uint64_t done = 0; done < record->value_size && status == PYKV_OK; done += room) {
+        uint64_t size = record->value_size - done;
+        size = size < room ? size : room;
+        status = copy_value(stage, record, done, piece, (size_t)size);
+        if (done + size == record->value_size) {
+            memset(piece + size, 0, (size_t)padding);
+            size += padding;
         }
+        record_encode_chunks(head, record, done / RECORD_CHUNK_SIZE, piece, size);
+        if (status == PYKV_OK)
+            status = write_at(stage, start + head_size + done, piece, (size_t)size);
     }
-    uint64_t padding = start + record->size - stage->offset;
-    crc = crc32c(crc, stage->log->zeros, (size_t)padding);
-    put_u32(header, crc);
+    record_encode_head(head, record, seed);
     if (status == PYKV_OK)
-        status = write_at(stage, stage->offset, stage->log->zeros, (size_t)padding);
-    if (status == PYKV_OK)
-        status = write_at(stage, start, header, header_size);
+        status = write_at(stage, start, head, (size_t)head_size);
     stage->offset = start + record->size;
     return status;
 }

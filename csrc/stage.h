@@ -13,6 +13,8 @@ struct stage {
     uint8_t *bytes;             /* room for LOG_DIRECT_SIZE, or for all that comes */
     size_t used;
     uint64_t offset;            /* in the segment, of bytes[0] */
+    struct segment *source;     /* of records whose value is NULL, though they have one, */
+    uint64_t source_offset;     /* and where in it they begin */
 };
 
 /* Add one; record->size has been set. Nothing refers to it before all is flushed. */

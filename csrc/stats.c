@@ -185,6 +185,8 @@ static int verify_slot(struct verification *verification, struct log_reader *rea
     struct record record;
     verification->live += !keydir_slot_dead(slot);
     int status = log_read(&store->log, location, reader, &record);
+    if (status == PYKV_OK)
+        status = log_read_value(&store->log, reader, &record, 0, record.value_size, NULL);
     if (status == PYKV_OK && (record.flags & (RECORD_FRAME | RECORD_MARK | RECORD_SEAL)) == 0) {
         uint64_t hash = hash_bytes(&store->hash_key, record.key, record.key_size);
         if (bucket_of(hash, bucket_count) == bucket && keydir_holds(store->keydir, hash, location))
@@ -210,6 +212,7 @@ static int verify_keydir(struct verification *verification)
     struct log_reader reader;
     int status = PYKV_OK;
     log_reader_init(&reader, store->os);
+    reader.lazy = true;     /* a value need not fit into memory */
     for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
         status = collect(verification, bucket_count, bucket);
         for (size_t i = 0; i < verification->slot_count && status == PYKV_OK; i++)

@@ -47,7 +47,7 @@ char store_classify(const char *name, uint64_t *number)
         return 'm';
     return strcmp(name, KEYDIR_NAME) == 0 || strcmp(name, KEYDIR_TEMPORARY) == 0 || strcmp(name, LOCK_NAME) == 0 ||
                    strcmp(name, MANIFEST_TEMPORARY) == 0 || strcmp(name, "checkpoint.tmp") == 0 ||
-                   strcmp(name, RESERVE_NAME) == 0
+                   strcmp(name, RESERVE_NAME) == 0 || strcmp(name, SCRATCH_NAME) == 0
                ? 'o' : 0;
 }
 

@@ -18,6 +18,7 @@
 #define KEYDIR_TEMPORARY "keydir.tmp"
 #define LOCK_NAME "lock"
 #define RESERVE_NAME "reserve"
+#define SCRATCH_NAME "scratch.tmp"      /* of what pykv_scratch() makes, for a moment */
 
 struct call_stripe {
     _Alignas(64) _Atomic uint64_t calls;    /* in flight */

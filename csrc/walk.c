@@ -2,7 +2,19 @@
 #include "error.h"
 #include "log.h"
 
-/* Mapped segments are read in place. Others through the reader, a record at a time. */
+/* Whether the walk has the record in memory. A long one of a segment that is not mapped need not fit there:
+ * its chunks are verified one by one. */
+static bool in_memory(const struct log_walk *walk, const struct record *record)
+{
+    return !walk->log->pread || record->size <= LOG_DIRECT_SIZE;
+}
+
+static uint64_t wanted(const struct log_walk *walk, const struct record *record)
+{
+    return in_memory(walk, record) ? record->size : record_head_size(record);
+}
+
+/* Mapped segments are read in place. Others through the reader, a record, or its head, at a time. */
 static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, uint64_t offset,
                       const uint8_t **bytes, struct record *out)
 {
@@ -16,27 +28,28 @@ static int walk_fetch(const struct log_walk *walk, struct log_reader *reader, ui
         *bytes = segment->base + offset;
         return record_decode(*bytes, room, out);
     }
-    uint64_t need = room < sizeof reader->small ? room : sizeof reader->small;
+    uint64_t got = room < sizeof reader->small ? room : sizeof reader->small;
     uint8_t *buffer = reader->small;
-    int status = segment_read(walk->log, segment, buffer, (size_t)need, offset);
+    int status = segment_read(walk->log, segment, buffer, (size_t)got, offset);
     if (status != PYKV_OK)
         return status;
     if (record_decode_header(buffer, out) != PYKV_OK || out->size > room)
         return PYKV_CORRUPT;
-    if (out->size > need) {
-        if (out->size > reader->large_size) {
+    if (wanted(walk, out) > got) {
+        got = wanted(walk, out);
+        if (got > reader->large_size) {
             log_reader_release(reader);
-            reader->large = reader->os->alloc(reader->os, (size_t)out->size);
-            reader->large_size = reader->large == NULL ? 0 : (size_t)out->size;
+            reader->large = reader->os->alloc(reader->os, (size_t)got);
+            reader->large_size = reader->large == NULL ? 0 : (size_t)got;
             if (reader->large == NULL)
-                return error_no_memory((size_t)out->size);
+                return error_no_memory((size_t)got);
         }
         buffer = reader->large;
-        if ((status = segment_read(walk->log, segment, buffer, (size_t)out->size, offset)) != PYKV_OK)
+        if ((status = segment_read(walk->log, segment, buffer, (size_t)got, offset)) != PYKV_OK)
             return status;
     }
     *bytes = buffer;
-    return record_decode(buffer, out->size, out);
+    return record_decode(buffer, room, out) == PYKV_OK && wanted(walk, out) <= got ? PYKV_OK : PYKV_CORRUPT;
 }
 
 /* One verified record at `offset`. */
@@ -45,8 +58,17 @@ static int walk_record(const struct log_walk *walk, struct log_reader *reader, u
 {
     const uint8_t *bytes = NULL;
     int status = walk_fetch(walk, reader, offset, &bytes, out);
-    if (status == PYKV_OK && !record_verify(bytes, out->size, record_seed(walk->segment->seed, offset)))
-        status = PYKV_CORRUPT;
+    if (status != PYKV_OK)
+        return status;
+    uint32_t seed = record_seed(walk->segment->seed, offset);
+    if (in_memory(walk, out))
+        return record_verify(bytes, out, seed) ? PYKV_OK : PYKV_CORRUPT;
+    if (!record_verify_head(bytes, out, seed))
+        return PYKV_CORRUPT;
+    reader->segment = walk->segment;
+    reader->offset = offset;
+    status = log_read_value(walk->log, reader, out, 0, out->value_size, NULL);
+    out->value = NULL;
     return status;
 }
 
@@ -124,9 +146,10 @@ int log_walk(struct log_walk *walk)
 
 #define LONG_SIZE (4 * SUMS_STEP)       /* a longer record is not read before its sum is seen to fit */
 
-/* Whether there can be a frame at walk->offset. PYKV_CORRUPT: no. Of a long record the checksum is put
- * together from those of the segment, so that each place costs at most LONG_SIZE, whatever stands there. */
-static int walk_may_begin(struct log_walk *walk)
+/* Whether there can be a frame at walk->offset. PYKV_CORRUPT: no. Of a long record the head's checksum is put
+ * together from those of the segment, so that each place costs at most LONG_SIZE, whatever stands there. Of
+ * one with chunks the head is believed: should a chunk be damaged, *step leads behind it. */
+static int walk_may_begin(struct log_walk *walk, uint64_t *step)
 {
     uint8_t copy[RECORD_BARE_SIZE];
     const uint8_t *bytes = copy;
@@ -134,6 +157,7 @@ static int walk_may_begin(struct log_walk *walk)
     uint64_t offset = walk->offset, room = walk->limit - offset;
     uint32_t sum;
     int status = PYKV_OK;
+    *step = RECORD_ALIGNMENT;
     if (room < RECORD_BARE_SIZE || (!walk->log->pread && walk->limit > walk->segment->map_size))
         return PYKV_CORRUPT;
     if (!walk->log->pread)
@@ -147,8 +171,13 @@ static int walk_may_begin(struct log_walk *walk)
     if (walk->sums.at == NULL)
         status = sums_init(&walk->sums, walk->log, walk->segment, offset, walk->limit);
     if (status == PYKV_OK)
-        status = sums_range(&walk->sums, record_seed(walk->segment->seed, offset), offset + 4, offset + record.size, &sum);
-    return status == PYKV_OK && sum != get_u32(bytes) ? PYKV_CORRUPT : status;
+        status = sums_range(&walk->sums, record_seed(walk->segment->seed, offset), offset + 4,
+                            offset + record_head_size(&record), &sum);
+    if (status != PYKV_OK || sum != get_u32(bytes))
+        return status == PYKV_OK ? PYKV_CORRUPT : status;
+    if (record_chunks(&record) != 0)
+        *step = record.size;
+    return PYKV_OK;
 }
 
 /* What cannot be read ends the search: to pass over it could be to pass over a record, or over the MARK
@@ -156,12 +185,14 @@ static int walk_may_begin(struct log_walk *walk)
 int log_walk_resync(struct log_walk *walk)
 {
     struct log_reader reader;
-    int status = PYKV_CORRUPT;
-    uint64_t size;
+    uint64_t size, step;
+    int status = walk_may_begin(walk, &step);
+    if (status == PYKV_OK)
+        status = PYKV_CORRUPT;      /* as the caller has found */
     log_reader_init(&reader, walk->log->os);
     while (status == PYKV_CORRUPT && walk->offset < walk->limit) {
-        walk->offset += RECORD_ALIGNMENT;
-        if (walk->offset < walk->limit && (status = walk_may_begin(walk)) == PYKV_OK)
+        walk->offset += step;
+        if (walk->offset < walk->limit && (status = walk_may_begin(walk, &step)) == PYKV_OK)
             status = walk_frame(walk, &reader, false, &size);
     }
     walk->sealed = 0;
@@ -188,7 +219,7 @@ int log_ends_in_seal(struct log *log, uint64_t id, bool *out)
     uint64_t offset = length - RECORD_BARE_SIZE;
     status = segment_read(log, segment, bytes, sizeof bytes, offset);
     *out = status == PYKV_OK && record_decode(bytes, sizeof bytes, &record) == PYKV_OK &&
-           record.flags & RECORD_SEAL && record_verify(bytes, sizeof bytes, record_seed(segment->seed, offset));
+           record.flags & RECORD_SEAL && record_verify(bytes, &record, record_seed(segment->seed, offset));
     return status == PYKV_CORRUPT ? PYKV_OK : status;
 }
 

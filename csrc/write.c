@@ -503,6 +503,36 @@ int pykv_put_value(struct pykv_store *store, const uint8_t *key, size_t key_size
     return pykv_put(store, key, key_size, value, value_size, 0, PYKV_DURABILITY_DEFAULT, NULL);
 }
 
+/* Its name is taken away at once. One that is there is left of somebody who died in between, or belongs to
+ * another who is about to take it away. */
+static int make_scratch(struct pykv_store *store, int *out)
+{
+    const struct os *os = store->os;
+    int fd = -1, made, error;
+    do {
+        made = os->file_open(os, store->dir, SCRATCH_NAME, OS_CREATE, 0600, &fd);
+        error = made == 0 || made == EEXIST ? os->file_remove(os, store->dir, SCRATCH_NAME) : made;
+        error = error == ENOENT ? 0 : error;
+    } while (made == EEXIST && error == 0);
+    if (error != 0 && made == 0)
+        (void)os->file_close(os, fd);
+    if (error != 0)
+        return error_os(error, SCRATCH_NAME, 0, "make");
+    *out = fd;
+    return PYKV_OK;
+}
+
+int pykv_scratch(struct pykv_store *store, int *fd)
+{
+    int status = store_enter(store);
+    if (status != PYKV_OK)
+        return status;
+    if ((status = check_writable(store)) == PYKV_OK)
+        status = make_scratch(store, fd);
+    store_leave(store);
+    return status;
+}
+
 int pykv_delete(struct pykv_store *store, const uint8_t *key, size_t key_size, int durability)
 {
     uint64_t deleted = 0;

@@ -27,6 +27,7 @@ from pykv._open import open
 from pykv._snapshot import Snapshot
 from pykv._stats import Damage, Report, Stats
 from pykv._store import Store
+from pykv._streams import ValueWriter
 from pykv._transaction import Transaction
 from pykv.errors import (
     AccessError,
@@ -85,6 +86,7 @@ __all__ = [
     "SyncFailedError",
     "Transaction",
     "ValueSizeError",
+    "ValueWriter",
     "open",
     "repair",
     "restore",

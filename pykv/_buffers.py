@@ -8,6 +8,7 @@ here, and a str is refused with the remedy.
 from __future__ import annotations
 
 import math
+import operator
 import time
 from array import array
 from collections.abc import Iterable, Sequence
@@ -94,6 +95,15 @@ def pairs_of(pairs: Any) -> list[tuple[Buffer, Buffer]]:
     if hasattr(pairs, "keys"):
         return [(key, pairs[key]) for key in pairs.keys()]  # noqa: SIM118
     return list(pairs)
+
+
+def part_bounds(offset: int | None, length: int | None) -> tuple[int, int]:
+    """Return where a part of a value begins, and its size: that of all the rest for None."""
+    first = 0 if offset is None else operator.index(offset)
+    count = VALUE_SIZE_MAX if length is None else operator.index(length)
+    if first < 0 or count < 0:
+        raise InvalidError(f"offset and length cannot be negative: {first}, {count}")
+    return min(first, VALUE_SIZE_MAX), min(count, VALUE_SIZE_MAX)
 
 
 def expiry_ms(ttl: float | None) -> int:

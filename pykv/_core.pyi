@@ -83,6 +83,18 @@ class _Lib:
         /,
     ) -> int: ...
     def pykv_get_value(self, room: _Pointer, key: bytes, key_size: int, /) -> int: ...
+    def pykv_get_range(
+        self,
+        store: _Pointer,
+        key: bytes,
+        key_size: int,
+        offset: int,
+        length: int,
+        buffer: _Pointer,
+        capacity: int,
+        value_size: _Pointer,
+        /,
+    ) -> int: ...
     def pykv_contains(
         self, store: _Pointer, key: bytes, key_size: int, expiry_ms: _Pointer, /
     ) -> int: ...
@@ -157,6 +169,18 @@ class _Lib:
         key_size: int,
         /,
     ) -> int: ...
+    def pykv_snapshot_get_range(
+        self,
+        snapshot: _Pointer,
+        key: bytes,
+        key_size: int,
+        offset: int,
+        length: int,
+        buffer: _Pointer,
+        capacity: int,
+        value_size: _Pointer,
+        /,
+    ) -> int: ...
     def pykv_snapshot_contains(
         self, snapshot: _Pointer, key: bytes, key_size: int, expiry_ms: _Pointer, /
     ) -> int: ...
@@ -203,6 +227,7 @@ class _Lib:
     def pykv_put_value(
         self, store: _Pointer, key: bytes, key_size: int, value: _Bytes, value_size: int, /
     ) -> int: ...
+    def pykv_scratch(self, store: _Pointer, fd: _Pointer, /) -> int: ...
     def pykv_delete(
         self, store: _Pointer, key: bytes, key_size: int, durability: int, /
     ) -> int: ...

@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 AT_SNAPSHOT = Calls(
     lib.pykv_snapshot_get,
+    lib.pykv_snapshot_get_range,
     lib.pykv_snapshot_contains,
     lib.pykv_snapshot_view,
     lib.pykv_snapshot_get_many,
@@ -75,11 +76,27 @@ class Snapshot(Reader, Mapping[bytes, bytes]):
     # The gets are written out, as a name of the module is found faster than an attribute.
 
     @overload
-    def get(self, key: Buffer) -> bytes | None: ...
+    def get(
+        self,
+        key: Buffer,
+        default: None = None,
+        offset: int | None = None,
+        length: int | None = None,
+    ) -> bytes | None: ...
     @overload
-    def get(self, key: Buffer, default: T) -> bytes | T: ...
-    def get(self, key: Buffer, default: Any = None) -> Any:
-        """Return the value that *key* had, or *default*. See `Store.get`."""
+    def get(
+        self, key: Buffer, default: T, offset: int | None = None, length: int | None = None
+    ) -> bytes | T: ...
+    def get(
+        self,
+        key: Buffer,
+        default: Any = None,
+        offset: int | None = None,
+        length: int | None = None,
+    ) -> Any:
+        """Return the value that *key* had, or a part of it, or *default*. See `Store.get`."""
+        if offset is not None or length is not None:
+            return self._get_part(key, default, offset, length)
         if type(key) is not bytes:
             key = as_bytes(key, "key")
         rooms = self._rooms

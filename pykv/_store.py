@@ -7,11 +7,12 @@ threads, other processes, and after a crash. See _reader.py for the reading half
 
 from __future__ import annotations
 
+import io
 import os
 import random
 import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 from pykv._batch import (
     DELETE,
@@ -36,6 +37,7 @@ from pykv._buffers import (
 from pykv._core import ffi, lib
 from pykv._reader import NULL, OK, StoreReader
 from pykv._snapshot import Snapshot, open_snapshot
+from pykv._streams import ValueWriter, open_reader, open_writer
 from pykv._transaction import Transaction
 from pykv._views import SCAN_KEYS
 from pykv.errors import ConflictError, InvalidError, failure
@@ -319,6 +321,62 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
         if status < 0:
             raise failure(status, [key])
         return bool(status == OK)
+
+    # ---- Large values ----
+
+    @overload
+    def open_value(self, key: Buffer, mode: Literal["rb"] = "rb") -> io.BufferedReader: ...
+    @overload
+    def open_value(
+        self,
+        key: Buffer,
+        mode: Literal["wb"],
+        *,
+        ttl: float | None = None,
+        durable: bool | None = None,
+    ) -> ValueWriter: ...
+    def open_value(
+        self,
+        key: Buffer,
+        mode: str = "rb",
+        *,
+        ttl: float | None = None,
+        durable: bool | None = None,
+    ) -> io.BufferedReader | ValueWriter:
+        """
+        Open the value of *key* as a binary file, so that it need not fit into memory.
+
+        Args:
+            key: 0 to 65,535 bytes.
+            mode: "rb": read the value that is there now, whatever is written meanwhile; the file
+                holds a snapshot, and its end lets go of it. "wb": write a value, which takes the
+                place of what was there when the file is closed, in one step; if its `with` block
+                raises, or it is never closed, nothing happens.
+            ttl: As with `put`, counted from the end; with "wb" alone.
+            durable: As with `put`; with "wb" alone.
+        Returns:
+            A file that can seek.
+        Raises:
+            KeyError: *key* is absent, with "rb".
+            ValueSizeError: More than 4,294,967,295 bytes were written, when they are.
+            As `put`, at the end.
+
+        >>> with db.open_value(b"k", "wb") as file:
+        ...     for word in ("one", "two"):
+        ...         size = file.write(word.encode())
+        >>> with db.open_value(b"k") as file:
+        ...     file.seek(3), file.read()
+        (3, b'two')
+
+        Cost: what is written goes to a file without a name in the store's directory first, and is
+        copied from there at the end: other writers wait for that. Source: `pykv_get_range`,
+        `pykv_scratch` in csrc/pykv.h.
+        """
+        if mode == "wb":
+            return open_writer(self, key, ttl, durable)
+        if mode != "rb" or ttl is not None or durable is not None:
+            raise InvalidError(f"mode is 'rb', or 'wb' with ttl and durable, not {mode!r}")
+        return open_reader(self, key)
 
     # ---- Many keys ----
 

@@ -25,6 +25,7 @@ from pykv._buffers import (
     expiry_ms,
     life_ms,
     pairs_of,
+    part_bounds,
     seconds_left,
 )
 from pykv._core import ffi, lib
@@ -127,17 +128,33 @@ class Transaction(MutableMapping[bytes, bytes]):
     # ---- Reads ----
 
     @overload
-    def get(self, key: Buffer) -> bytes | None: ...
+    def get(
+        self,
+        key: Buffer,
+        default: None = None,
+        offset: int | None = None,
+        length: int | None = None,
+    ) -> bytes | None: ...
     @overload
-    def get(self, key: Buffer, default: T) -> bytes | T: ...
-    def get(self, key: Buffer, default: Any = None) -> Any:
+    def get(
+        self, key: Buffer, default: T, offset: int | None = None, length: int | None = None
+    ) -> bytes | T: ...
+    def get(
+        self,
+        key: Buffer,
+        default: Any = None,
+        offset: int | None = None,
+        length: int | None = None,
+    ) -> Any:
         """
-        Return the value of *key*, or *default* if it is absent.
+        Return the value of *key*, or a part of it, or *default* if it is absent. See `Store.get`.
 
         Raises:
             CorruptError: The record fails its checksum.
             ClosedError: The transaction has ended.
         """
+        if offset is not None or length is not None:
+            return self._get_part(key, default, offset, length)
         if type(key) is not bytes:
             key = as_bytes(key, "key")
         if key in self._writes:
@@ -163,6 +180,16 @@ class Transaction(MutableMapping[bytes, bytes]):
             raise self._refusal(size + 1000, key)
         self._reads[key] = EXPECT_UNCHANGED
         return self._reader()[key]  # larger than a room
+
+    def _get_part(self, key: Buffer, default: Any, offset: int | None, length: int | None) -> Any:
+        key = as_bytes(key, "key")
+        if key in self._writes:
+            first, count = part_bounds(offset, length)
+            value = self._writes[key]
+            return default if value is None else value[first : first + count]
+        value = self._reader().get(key, None, offset, length)
+        self._reads[key] = EXPECT_ABSENT if value is None else EXPECT_UNCHANGED
+        return default if value is None else value
 
     def __getitem__(self, key: Buffer) -> bytes:
         """Return the value of *key*; KeyError if it is absent."""

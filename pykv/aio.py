@@ -180,12 +180,26 @@ class _AsyncReader:
         self._call = hops.call
 
     @overload
-    async def get(self, key: Buffer) -> bytes | None: ...
+    async def get(
+        self,
+        key: Buffer,
+        default: None = None,
+        offset: int | None = None,
+        length: int | None = None,
+    ) -> bytes | None: ...
     @overload
-    async def get(self, key: Buffer, default: T) -> bytes | T: ...
-    async def get(self, key: Buffer, default: Any = None) -> Any:
+    async def get(
+        self, key: Buffer, default: T, offset: int | None = None, length: int | None = None
+    ) -> bytes | T: ...
+    async def get(
+        self,
+        key: Buffer,
+        default: Any = None,
+        offset: int | None = None,
+        length: int | None = None,
+    ) -> Any:
         """As `Store.get`."""
-        return await self._call(self._target.get, key, default)
+        return await self._call(self._target.get, key, default, offset, length)
 
     def __getitem__(self, key: Buffer) -> asyncio.Future[bytes]:
         """`await db[key]`: the value; KeyError if *key* is absent."""

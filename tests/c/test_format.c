@@ -49,11 +49,11 @@ static void check_round_trip(const struct record *record)
     record_encode(bytes, record, 99);
     for (uint64_t i = 0; i < 16; i++)
         CHECK_EQUAL(bytes[size + i], 0xAA);
-    CHECK(record_verify(bytes, size, 99));
-    CHECK(!record_verify(bytes, size, 98));
 
     struct record decoded, header;
     CHECK_EQUAL(record_decode(bytes, size, &decoded), PYKV_OK);
+    CHECK(record_verify(bytes, &decoded, 99));
+    CHECK(!record_verify(bytes, &decoded, 98));
     CHECK_EQUAL(record_decode(bytes, UINT64_MAX, &decoded), PYKV_OK);
     CHECK_EQUAL(decoded.size, size);
     check_same(&decoded, record);
@@ -111,6 +111,91 @@ static void round_trips_the_longest_key(void)
     check_round_trip(&record);
 }
 
+/* A value of `size` bytes that differ from chunk to chunk. */
+static uint8_t *long_value(uint32_t size)
+{
+    uint8_t *value = malloc(size);
+    CHECK(value != NULL);
+    for (uint32_t i = 0; i < size; i++)
+        value[i] = (uint8_t)(i * 7 + i / RECORD_CHUNK_SIZE);
+    return value;
+}
+
+static void round_trips_sizes_around_chunks(void)
+{
+    static const uint32_t sizes[] = { 65535, 65536, 65537, 131071, 131072, 131073, 200000 };
+    static const uint32_t chunks[] = { 0, 0, 2, 2, 2, 3, 4 };
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (uint32_t key_size = 0; key_size < 17; key_size += 4) {
+            uint8_t *value = long_value(sizes[i]);
+            struct record record = { .key_size = key_size, .value_size = sizes[i], .sequence = 1, .key = value, .value = value };
+            CHECK_EQUAL(record_chunks(&record), chunks[i]);
+            CHECK_EQUAL(record_size(key_size, sizes[i], false),
+                        (24 + key_size + 4 * chunks[i] + sizes[i] + 15) / 16 * 16);
+            check_round_trip(&record);
+            record.flags = RECORD_EXPIRY | RECORD_MEMBER;
+            record.expiry = 1;
+            check_round_trip(&record);
+            free(value);
+        }
+}
+
+/* Written piece by piece, a record is the same as written at once. */
+static void pieces_make_the_same_record(void)
+{
+    uint8_t *value = long_value(200000), head[64] = { 0 };
+    struct record record = { .key_size = 3, .value_size = 200000, .sequence = 1, .key = value, .value = value,
+                             .size = record_size(3, 200000, false) };
+    uint8_t *bytes = malloc(record.size);
+    CHECK(bytes != NULL);
+    record_encode(bytes, &record, 5);
+    uint64_t head_size = record_head_size(&record), half = 2 * RECORD_CHUNK_SIZE;
+    CHECK_EQUAL(head_size, 24 + 3 + 4 * 4);
+    record_encode_chunks(head, &record, 0, bytes + head_size, half);
+    record_encode_chunks(head, &record, 2, bytes + head_size + half, record.size - head_size - half);
+    record_encode_head(head, &record, 5);
+    CHECK_BYTES(head, bytes, head_size);
+    free(bytes);
+    free(value);
+}
+
+/* Damage in a chunk is that of the chunk: the head and the others verify. Chunks that change places do not. */
+static void chunks_verify_each_by_itself(void)
+{
+    uint8_t *value = long_value(200000);
+    struct record record = { .key_size = 3, .value_size = 200000, .sequence = 1, .key = value, .value = value };
+    uint64_t size = record_size(3, 200000, false);
+    uint8_t *bytes = malloc(size), *other = malloc(RECORD_CHUNK_SIZE);
+    CHECK(bytes != NULL && other != NULL);
+    record_encode(bytes, &record, 5);
+    CHECK_EQUAL(record_decode(bytes, size, &record), PYKV_OK);
+    uint8_t *first = bytes + record_head_size(&record);
+    CHECK(record.value == first);
+    CHECK_EQUAL(record_chunk_size(&record, 2), RECORD_CHUNK_SIZE);
+    CHECK_EQUAL(record_chunk_size(&record, 3), size - (uint64_t)(first - bytes) - 3 * RECORD_CHUNK_SIZE);
+    for (uint64_t at = 0; at < size; at += at < 64 || at + 64 > size ? 1 : 997) {
+        bytes[at] ^= 1;
+        bool in_head = bytes + at < first;
+        CHECK_EQUAL(record_verify_head(bytes, &record, 5), !in_head);
+        for (uint64_t i = 0; i < 4 && !in_head; i++)
+            CHECK_EQUAL(record_verify_chunk(&record, i, record.value + i * RECORD_CHUNK_SIZE),
+                        i != (at - (uint64_t)(first - bytes)) / RECORD_CHUNK_SIZE);
+        CHECK(!record_verify(bytes, &record, 5));
+        bytes[at] ^= 1;
+    }
+    CHECK(record_verify(bytes, &record, 5));
+    memcpy(other, first, RECORD_CHUNK_SIZE);
+    memcpy(first, first + RECORD_CHUNK_SIZE, RECORD_CHUNK_SIZE);
+    memcpy(first + RECORD_CHUNK_SIZE, other, RECORD_CHUNK_SIZE);
+    CHECK(record_verify_head(bytes, &record, 5));
+    CHECK(!record_verify_chunk(&record, 0, first));
+    CHECK(!record_verify_chunk(&record, 1, first + RECORD_CHUNK_SIZE));
+    CHECK(!record_verify(bytes, &record, 5));
+    free(other);
+    free(bytes);
+    free(value);
+}
+
 static void round_trips_frames_marks_and_seals(void)
 {
     static const uint16_t flags[] = { RECORD_FRAME, RECORD_MARK, RECORD_SEAL };
@@ -124,7 +209,7 @@ static void round_trips_frames_marks_and_seals(void)
 
 static void knows_the_size_of_the_largest(void)
 {
-    CHECK_EQUAL(record_size(65535, UINT32_MAX, true), UINT64_C(0x100010020));
+    CHECK_EQUAL(record_size(65535, UINT32_MAX, true), UINT64_C(0x100050020));
     CHECK_EQUAL(record_size(0, 0, false), 32);
     CHECK_EQUAL(record_size(8, 0, false), 32);
     CHECK_EQUAL(record_size(9, 0, false), 48);
@@ -134,7 +219,7 @@ static void knows_the_size_of_the_largest(void)
     bytes[12] = 1;
     CHECK_EQUAL(record_decode(bytes, 32, &out), PYKV_CORRUPT);
     CHECK_EQUAL(record_decode_header(bytes, &out), PYKV_OK);
-    CHECK_EQUAL(out.size, UINT64_C(0x100000020));
+    CHECK_EQUAL(out.size, UINT64_C(0x100040020));
 }
 
 static void reads_the_fields_where_the_table_puts_them(void)
@@ -201,12 +286,13 @@ static void notices_every_flipped_bit(void)
     uint64_t size = record_size(record.key_size, record.value_size, false);
     CHECK_EQUAL(size, sizeof bytes);
     record_encode(bytes, &record, 3);
+    CHECK_EQUAL(record_decode(bytes, size, &record), PYKV_OK);
     for (size_t bit = 0; bit < 8 * sizeof bytes; bit++) {
         bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
-        CHECK(!record_verify(bytes, size, 3));
+        CHECK(!record_verify(bytes, &record, 3));
         bytes[bit / 8] ^= (uint8_t)(1 << bit % 8);
     }
-    CHECK(record_verify(bytes, size, 3));
+    CHECK(record_verify(bytes, &record, 3));
 }
 
 /* A record that lies where it was not written does not verify. */
@@ -216,13 +302,14 @@ static void knows_its_place(void)
     uint8_t bytes[32];
     uint32_t here = segment_seed(store_id, 5);
     record_encode(bytes, &record, record_seed(here, 4096));
-    CHECK(record_verify(bytes, 32, record_seed(here, 4096)));
+    CHECK_EQUAL(record_decode(bytes, sizeof bytes, &record), PYKV_OK);
+    CHECK(record_verify(bytes, &record, record_seed(here, 4096)));
     for (uint64_t offset = 0; offset < 1u << 20; offset += 16)
-        CHECK(offset == 4096 || !record_verify(bytes, 32, record_seed(here, offset)));
+        CHECK(offset == 4096 || !record_verify(bytes, &record, record_seed(here, offset)));
     for (uint64_t id = 0; id < 10000; id++)
-        CHECK(id == 5 || !record_verify(bytes, 32, record_seed(segment_seed(store_id, id), 4096)));
+        CHECK(id == 5 || !record_verify(bytes, &record, record_seed(segment_seed(store_id, id), 4096)));
     uint8_t other_store[16] = { 1 };
-    CHECK(!record_verify(bytes, 32, record_seed(segment_seed(other_store, 5), 4096)));
+    CHECK(!record_verify(bytes, &record, record_seed(segment_seed(other_store, 5), 4096)));
 }
 
 static void decodes_noise_without_harm(void)
@@ -244,7 +331,7 @@ static void decodes_noise_without_harm(void)
             CHECK(out.size <= size && out.size % RECORD_ALIGNMENT == 0);
             if (out.key != NULL)
                 CHECK(out.key >= exact && out.value + out.value_size <= exact + out.size);
-            (void)record_verify(exact, out.size, 1);
+            (void)record_verify(exact, &out, 1);
         }
         free(exact);
     }
@@ -357,7 +444,8 @@ static void encodes_the_examples_of_the_page(void)
     CHECK_BYTES(page_bytes, page, page_end);
 }
 
-TEST_MAIN(CASE(round_trips_every_small_size), CASE(round_trips_the_longest_key),
+TEST_MAIN(CASE(round_trips_every_small_size), CASE(round_trips_the_longest_key), CASE(round_trips_sizes_around_chunks),
+          CASE(pieces_make_the_same_record), CASE(chunks_verify_each_by_itself),
           CASE(round_trips_frames_marks_and_seals), CASE(knows_the_size_of_the_largest),
           CASE(reads_the_fields_where_the_table_puts_them), CASE(refuses_flags_that_contradict),
           CASE(zeros_are_no_record), CASE(leaves_the_result_alone_on_failure),

@@ -8,8 +8,8 @@
 #include <errno.h>
 
 /* One segment, as memory and as a file of `file_size` bytes; call number `failing` fails. */
-static uint8_t bytes[200000];
-static uint64_t file_size;
+static uint8_t bytes[300000];
+static uint64_t file_size, bytes_read;
 static int calls, failing, allocations;
 static size_t asked;
 
@@ -22,6 +22,7 @@ static int read_bytes(const struct os *os, int fd, void *out, size_t size, uint6
         return EIO;
     *done = offset >= file_size ? 0 : size < file_size - offset ? size : (size_t)(file_size - offset);
     memcpy(out, bytes + offset, *done);
+    bytes_read += *done;
     return 0;
 }
 
@@ -48,6 +49,7 @@ static void start(bool pread, size_t size)
     test_log.pread = pread;
     file_size = segment.map_size = size;
     calls = allocations = 0;
+    bytes_read = 0;
     failing = -1;
 }
 
@@ -194,6 +196,28 @@ static void a_search_passes_over_nothing_unread(void)
     CHECK(heard > 50);
 }
 
+/* Each 32 bytes are the head, with a checksum that holds, of a record with chunks that do not: by the first
+ * the search passes over what all of them claim. */
+static void a_head_that_verifies_is_passed_over_at_once(void)
+{
+    enum { AREA = 150000, VALUE_SIZE = 100000 };
+    for (int pread = 0; pread < 2; pread++) {
+        start(pread, sizeof bytes);
+        uint32_t seed = segment.seed = segment_seed((const uint8_t *)"sixteen of bytes", segment.id);
+        struct record record = { .value_size = VALUE_SIZE, .sequence = 1, .size = record_size(0, VALUE_SIZE, false) };
+        CHECK_EQUAL(record_head_size(&record), 32);
+        for (uint64_t offset = SEGMENT_HEADER_SIZE; offset < AREA; offset += 32)
+            record_encode_head(bytes + offset, &record, record_seed(seed, offset));
+        uint64_t end = SEGMENT_HEADER_SIZE + 2 * record.size;
+        struct record whole = { .key = bytes, .key_size = 3, .value = bytes + 500, .value_size = 70000, .sequence = 1 };
+        record_encode(bytes + end, &whole, record_seed(seed, end));
+        CHECK_EQUAL(search(end + record_size(3, 70000, false)), PYKV_OK);
+        CHECK_EQUAL(record_count, 1);
+        CHECK_EQUAL(records[0], end);
+        CHECK(bytes_read < 4 * sizeof bytes);
+    }
+}
+
 TEST_MAIN(CASE(ranges_of_a_mapping), CASE(ranges_of_a_file), CASE(a_file_that_ends_early),
           CASE(memory_for_the_longest_segment), CASE(a_search_reads_the_segment_once),
-          CASE(a_search_passes_over_nothing_unread))
+          CASE(a_search_passes_over_nothing_unread), CASE(a_head_that_verifies_is_passed_over_at_once))

@@ -32,9 +32,17 @@ MUTANTS = [
     Mutant(
         "no-checksum",
         "format.c",
-        r"return get_u32\(bytes\) == crc32c\(seed, bytes \+ 4, size - 4\);",
+        r"return get_u32\(bytes\) == crc32c\(seed, bytes \+ 4, record_head_size\(record\) - 4\);",
         "(void)bytes, (void)seed;\n    return true;",
         ("damage", "--stride", "29"),
+        "VIOLATION",
+    ),
+    Mutant(
+        "chunks-not-verified",
+        "format.c",
+        r"return get_u32\(sum\) == crc32c\(0, bytes, record_chunk_size\(record, index\)\);",
+        "(void)sum, (void)bytes;\n    return true;",
+        ("crash", "--flavour", "6", "--images", "5000"),
         "VIOLATION",
     ),
     Mutant(

@@ -70,7 +70,7 @@ static void check_skipped(const struct segment *segment, uint64_t from, uint64_t
         if (record_decode(segment->base + at, limit - at, &record) != PYKV_OK || (record.flags & RECORD_FRAME) != 0 ||
             ((record.flags & RECORD_MEMBER) != 0 && !loose))
             continue;
-        FUZZ_CHECK(!record_verify(segment->base + at, record.size, record_seed(segment->seed, at)),
+        FUZZ_CHECK(!record_verify(segment->base + at, &record, record_seed(segment->seed, at)),
                    "the search passes a record at %llu", (unsigned long long)at);
     }
 }
@@ -116,7 +116,7 @@ static void seal_records(uint8_t *bytes, uint64_t size)
             continue;
         if (get_u32(bytes + at) == 0)
             put_u32(bytes + at, crc32c(record_seed(seed, at), bytes + at + 4, (size_t)record.size - 4));
-        if (record_verify(bytes + at, record.size, record_seed(seed, at)))
+        if (record_verify(bytes + at, &record, record_seed(seed, at)))
             step = record.size;
     }
 }

@@ -72,7 +72,7 @@ bool segment_is_forged(const uint8_t *bytes, uint64_t size, const uint8_t *prist
         if (record_decode(bytes + at, size - at, &record) != PYKV_OK ||
             (at + record.size <= shared && memcmp(bytes + at, pristine + at, (size_t)record.size) == 0))
             continue;
-        if (record_verify(bytes + at, record.size, record_seed(seed_of(pristine), at)))
+        if (record_verify(bytes + at, &record, record_seed(seed_of(pristine), at)))
             return true;
     }
     return false;

@@ -80,9 +80,9 @@ def test_calls_of_one_turn_go_over_together(path: Path) -> None:
         target = db._target
 
         class Noting:
-            def get(self, key: bytes, default: Any) -> Any:
+            def get(self, key: bytes, default: Any, *part: Any) -> Any:
                 threads.append(threading.get_ident())
-                return target.get(key, default)
+                return target.get(key, default, *part)
 
         db._target = Noting()  # type: ignore[assignment]
         try:

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+import pykv
+
 PAGE = (Path(__file__).resolve().parents[2] / "csrc" / "format.md").read_text()
 STORE_ID = bytes(range(16))
 SEGMENT_ID = 1
 
 TOMBSTONE, EXPIRY, FRAME, MEMBER, MARK, SEAL = 1, 2, 4, 8, 16, 32
 BARE = FRAME | MARK | SEAL
+CHUNK_SIZE = 65_536
 
 
 def crc32c(crc: int, data: bytes) -> int:
@@ -70,8 +73,8 @@ def record_seed(offset: int) -> int:
     return segment_seed() ^ (offset // 16 * 0x9E3779B1) % 2**32
 
 
-def decode(data: bytes, offset: int) -> tuple[Record, int]:
-    """Return the record at the start of *data*, which lies at *offset*, and its size."""
+def decode(data: bytes, seed: int) -> tuple[Record, int]:
+    """Return the record at the start of *data*, and its size."""
     crc, key_size, flags, value_size = struct.unpack_from("<IHHI", data)
     sequence = int.from_bytes(data[12:18], "little")
     previous = int.from_bytes(data[18:24], "little")
@@ -80,13 +83,23 @@ def decode(data: bytes, offset: int) -> tuple[Record, int]:
         (expiry,) = struct.unpack_from("<Q", data, at)
         at += 8
     key = value = b""
+    chunks: tuple[int, ...] = ()
     if not flags & BARE:
         key = data[at : at + key_size]
-        value = data[at + key_size : at + key_size + value_size]
-        at += key_size + value_size
+        at += key_size
+        if value_size > CHUNK_SIZE:
+            count = -(-value_size // CHUNK_SIZE)
+            chunks = struct.unpack_from(f"<{count}I", data, at)
+            at += 4 * count
+        value = data[at : at + value_size]
+        at += value_size
     size = (at + 15) // 16 * 16
     assert not any(data[at:size]), "padding is zeros"
-    assert crc == crc32c(record_seed(offset), data[4:size])
+    first = at - value_size if chunks else size
+    assert crc == crc32c(seed, data[4:first])
+    for i, chunk in enumerate(chunks):
+        end = size if i == len(chunks) - 1 else first + (i + 1) * CHUNK_SIZE
+        assert chunk == crc32c(0, data[first + i * CHUNK_SIZE : end])
     return Record(flags, sequence, previous, value_size, key, value, expiry), size
 
 
@@ -94,7 +107,7 @@ def decode_all(name: str) -> list[Record]:
     start, data = EXAMPLES[name]
     records, at = [], 0
     while at < len(data):
-        record, size = decode(data[at:], start + at)
+        record, size = decode(data[at:], record_seed(start + at))
         records.append(record)
         at += size
     return records
@@ -157,4 +170,17 @@ def test_a_record_verifies_only_in_its_place() -> None:
     """The same bytes 16 bytes further on do not verify."""
     start, data = EXAMPLES["put"]
     with pytest.raises(AssertionError):
-        decode(data, start + 16)
+        decode(data, record_seed(start + 16))
+
+
+def test_chunks(tmp_path: Path) -> None:
+    """A value of the size that the text names is on disk as section 2 says."""
+    value = bytes(range(250)) * 600
+    with pykv.open(tmp_path / "db") as db:
+        db.put(b"k", value)
+    data = (tmp_path / "db" / "segment-0000000001").read_bytes()
+    at = data.index(value) - 37
+    seed = crc32c(0, data[24:40] + data[16:24]) ^ (at // 16 * 0x9E3779B1) % 2**32
+    record, size = decode(data[at:], seed)
+    assert (record.key, record.value) == (b"k", value)
+    assert size == 37 + 150_000 + 11

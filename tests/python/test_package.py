@@ -47,6 +47,7 @@ MODULES = [
     "_snapshot",
     "_stats",
     "_store",
+    "_streams",
     "_transaction",
     "_views",
     "errors",
