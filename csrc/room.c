@@ -15,7 +15,7 @@
 
 #define SIZE_MIN (2 * RESERVE_LEAST)
 #define STEP_SIZE (UINT64_C(4) << 20)   /* under one hold of the writer lock */
-#define WAIT_MS 1000u
+#define WAIT_MS 1000u           /* for compaction to show that it goes on */
 #define PAUSE_MS 2u
 
 /* ---- The reserve ---- */
@@ -160,33 +160,40 @@ bool room_make(struct pykv_store *store, uint64_t freed)
     return made;
 }
 
-/* Whether waiting has an end, for now: *freed_more, or nothing is left to be given back. */
-static bool room_settled(struct pykv_store *store, uint64_t freed, bool *freed_more)
+struct waiting { uint64_t freed, copied; uint32_t idle_ms; bool more; };
+
+/* Whether waiting has an end, for now: there is more room, or nothing is left to be given back, or nobody is
+ * at it. */
+static bool room_settled(struct pykv_store *store, struct waiting *waiting)
 {
     const struct shared *shared = store->shared;
-    *freed_more = atomic_load(&shared->freed_bytes) != freed && !log_retiring(&store->log);
-    return *freed_more || atomic_load(&shared->disk_full) == 0 || atomic_load(&shared->compaction_paused) != 0;
+    uint64_t freed = atomic_load(&shared->freed_bytes), copied = atomic_load(&shared->copied_bytes);
+    if (waiting->freed == UINT64_MAX)
+        waiting->freed = freed;
+    if (waiting->copied != copied)
+        waiting->idle_ms = 0;
+    waiting->copied = copied;
+    waiting->more = freed != waiting->freed && !log_retiring(&store->log);
+    waiting->idle_ms += PAUSE_MS;
+    return waiting->more || waiting->idle_ms > WAIT_MS || atomic_load(&shared->disk_full) == 0 ||
+           atomic_load(&shared->compaction_paused) != 0;
 }
 
 bool room_wait(struct pykv_store *store, bool *last)
 {
     struct pykv_error kept = *pykv_last_error();
-    uint64_t freed = UINT64_MAX;
-    bool settled = kept.os_errno == 0, more = false;
-    for (uint32_t waited = 0; waited < WAIT_MS && !settled; waited += PAUSE_MS) {
+    struct waiting waiting = { .freed = UINT64_MAX };
+    bool settled = kept.os_errno == 0;
+    while (!settled && store_enter(store) == PYKV_OK) {
         uint32_t never = 0;
-        if (store_enter(store) != PYKV_OK)
-            break;
-        if (freed == UINT64_MAX)
-            freed = atomic_load(&store->shared->freed_bytes);
-        settled = room_settled(store, freed, &more);
+        settled = room_settled(store, &waiting);
         store_leave(store);
         if (!settled)
             store->os->wait(store->os, &never, 0, PAUSE_MS);
     }
     /* What was freed before we looked is not in `more`: hence a last try. */
-    bool again = kept.os_errno != 0 && (more || !*last);
-    *last = !more;
+    bool again = kept.os_errno != 0 && (waiting.more || !*last);
+    *last = !waiting.more;
     if (!again)
         restore(&kept);
     return again;

@@ -413,7 +413,11 @@ int store_mark(struct pykv_store *store)
     uint64_t tail = atomic_load(&shared->tail), mark = mark_due(shared, tail);
     bool news = mark != 0 && position_offset(tail) != SEGMENT_HEADER_SIZE &&
                 tail != shared->marked + RECORD_BARE_SIZE / RECORD_ALIGNMENT;
-    if (news && (status = log_prepare(&store->log, LOG_DELETES, RECORD_BARE_SIZE, 0, &position)) == PYKV_OK && position == tail) {
+    if (news)
+        status = log_prepare(&store->log, LOG_DELETES, RECORD_BARE_SIZE, 0, &position);
+    if (status == PYKV_FULL) {  /* it can be done without */
+        status = PYKV_OK;
+    } else if (news && status == PYKV_OK && position == tail) {
         struct plan plan = { .records = 0 };
         struct shared_counters counters = shared_counters(shared);
         status = write_frame(store, NULL, 0, &plan, counters.sequence + 1, mark, position, RECORD_BARE_SIZE);
