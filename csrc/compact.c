@@ -235,7 +235,7 @@ static int each_record(void *context, const struct record *record, uint64_t loca
         compaction->looked = location_offset(location);
         if ((status = copy_group(compaction)) == PYKV_OK && (status = flush_moves(compaction)) == PYKV_OK)
             status = compaction->between(store);
-        if (compaction->slices++ % 8 == 0)
+        if (compaction->slices++ % (1 + store->options.segment_size / (64 * SLICE_SIZE)) == 0)
             usage_tell(store, false);
     }
     return status;
@@ -469,14 +469,6 @@ static int begin(struct pykv_store *store, int (*between)(struct pykv_store *sto
     return status;
 }
 
-/* Some segments at a time: one sync and one manifest are enough for as much as a store of this size can
- * wait for. */
-static uint64_t portion(const struct pykv_store *store, const struct usage *usage)
-{
-    uint64_t least = store->options.segment_size / 2;
-    return usage->live / 16 > least ? usage->live / 16 : least;
-}
-
 int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
 {
     struct compaction *compaction = NULL;
@@ -487,12 +479,12 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
     if (status == PYKV_OK && !paused && atomic_load(&store->idle) && usage_active_dead(store, LITTLE, 2))
         return end_active(store);       /* its turn comes when it is durable */
     uint64_t id = paused || status != PYKV_OK ? 0 : usage_choose_due(store, &usage);
-    if (id == 0 && status == PYKV_OK && !paused)
+    if (id == 0 && status == PYKV_OK && !paused && !log_retiring(&store->log))
         atomic_store(&store->shared->disk_full, 0);     /* all is given back that could be */
     usage_tell(store, false);
     if (id == 0 || (status = begin(store, between, &compaction)) != PYKV_OK)
         return status;
-    while (id != 0 && status == PYKV_OK && compaction->emptied_bytes < portion(store, &usage)) {
+    while (id != 0 && status == PYKV_OK && compaction->emptied_bytes < usage.portion) {
         status = empty(compaction, id);
         usage_measure(store, &usage);
         id = usage_choose_due(store, &usage);

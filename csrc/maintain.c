@@ -9,6 +9,7 @@
 #define LEAVING_MS 2u
 #define LOOK_SIZE (UINT64_C(4) << 10)   /* of log between two looks for what is due: see AHEAD_MIN */
 #define HOLD_SIZE (UINT64_C(64) << 10)
+#define TELL_PART 16u                   /* of a segment, between two looks at how much there is */
 #define SEALED_MAX 24u          /* segments not yet durable, each of which costs a descriptor */
 
 enum { ASLEEP = 0, AWAKE = 1 };
@@ -230,10 +231,12 @@ static void run_keeper(void *context)
     struct pykv_store *store = context;
     uint64_t seen = 0, since_ns = 0;
     uint32_t stripes_seen = 0;
+    bool leaving = false;
     while (atomic_load(&store->helpers_stop) == 0) {
         atomic_store(&store->keeper.word, ASLEEP);
-        bool more = keep(store);
-        bool leaving = retire_segments(store, &stripes_seen);
+        bool more = keep(store), left = leaving;
+        leaving = retire_segments(store, &stripes_seen);
+        more |= left && !leaving && atomic_load(&store->shared->disk_full);     /* now there may be room */
         uint64_t now = store->os->monotonic_ns(store->os), version = shared_sequence(store->shared);
         if (version != seen) {
             seen = version;
@@ -340,14 +343,14 @@ static bool round_due(struct pykv_store *store)
 
 void maintain_nudge(struct pykv_store *store)
 {
-    uint64_t tail = atomic_load_explicit(&store->shared->tail, memory_order_relaxed), active = position_segment(tail);
+    uint64_t tail = atomic_load_explicit(&store->shared->tail, memory_order_relaxed);
     if (__builtin_expect(tail < atomic_load_explicit(&store->looked_until, memory_order_relaxed), 1))
         return;
     if (atomic_load(&store->helpers_due) && atomic_exchange(&store->helpers_due, false))
         maintain_start(store);
-    if (atomic_load(&store->told_at) != active) {
-        atomic_store(&store->told_at, active);
-        usage_tell(store, false);   /* the log has grown by a segment */
+    if (tail - atomic_load(&store->told_at) > store->options.segment_size / RECORD_ALIGNMENT / TELL_PART) {
+        atomic_store(&store->told_at, tail);
+        usage_tell(store, false);
     }
     bool keeper_due = sealed_due(store) || checkpoint_due(store);
     if (atomic_load(&store->keeper.thread) == NULL || atomic_load(&store->ahead.thread) == NULL) {

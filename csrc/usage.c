@@ -18,7 +18,8 @@ static uint64_t gain(const struct usage *usage, const struct segment_entry *entr
     return needed < length && needed <= usage->room ? length - needed : 0;
 }
 
-/* The bound is on all files together, so what the keydir and two checkpoints take is not the log's. */
+/* The bound is on all files together, so what the keydir and three checkpoints take, of which one is being
+ * written, is not the log's; nor are the copies of a portion. */
 void usage_measure(struct pykv_store *store, struct usage *out)
 {
     struct shared *shared = store->shared;
@@ -41,7 +42,10 @@ void usage_measure(struct pykv_store *store, struct usage *out)
             out->log += id == active ? position_offset(reserved) : atomic_load_explicit(&entry->length, memory_order_relaxed);
     }
     uint64_t reserve = atomic_load(&shared->reserve_size);
-    uint64_t others = keydir_memory_size(store->keydir) + 2 * 8 * counters.keys + SHARED_SIZE + reserve;
+    uint64_t others = keydir_memory_size(store->keydir) + 3 * 8 * counters.keys + SHARED_SIZE + reserve;
+    uint64_t part = counters.live_bytes / 16, segment = store->options.segment_size;
+    out->portion = part > segment / 2 ? part : segment / 2;
+    others += out->portion;
     uint64_t most = counters.live_bytes / 100 * store->options.space_percent + 2 * store->options.segment_size;
     uint64_t least = counters.live_bytes + counters.live_bytes / 10 + 2 * store->options.segment_size;
     out->limit = most > least + others ? most - others : least;
@@ -50,7 +54,7 @@ void usage_measure(struct pykv_store *store, struct usage *out)
         out->limit = disk;          /* so that what is dead goes before what is new is refused */
     bool full = atomic_load(&shared->disk_full) || atomic_load(&shared->reserve_lent);
     out->room = !full ? UINT64_MAX : reserve > RESERVE_LEAST ? reserve - RESERVE_LEAST : 0;   /* the manifest's */
-    uint64_t slack = store->options.segment_size < out->limit / 2 ? store->options.segment_size : out->limit / 2;
+    uint64_t slack = segment / 2 < out->limit / 2 ? segment / 2 : out->limit / 2;
     out->begin = out->limit - slack;
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !out->hope; i++) {
         const struct segment_entry *entry = &shared->segments[i];

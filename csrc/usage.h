@@ -11,6 +11,8 @@ struct usage {
     uint64_t log;               /* bytes of all segments, but for those that only wait for snapshots */
     uint64_t live;              /* of these */
     uint64_t limit, begin;      /* bytes that the log may have; from where on it is compacted */
+    uint64_t portion;           /* of segments that are emptied before the space of any is given back: one sync
+                                 * and one manifest are enough for as much as such a store can wait for */
     uint64_t room;              /* bytes that compaction may copy before it has given something back */
     uint64_t births[2];         /* the lowest, and the one after it */
     bool hope;                  /* some segment will give space, now or when it is durable */
