@@ -161,13 +161,14 @@ static int64_t get_at(struct pykv_store *store, const struct pykv_snapshot *snap
     if (status != PYKV_OK || (status = enter(store, snapshot)) != PYKV_OK)
         return -1000 + status;
     log_reader_init(&reader, store->os);
+    reader.lazy = true;         /* a long value is looked at only if there is room for it */
     status = find_live(store, snapshot, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
     if (status == PYKV_OK) {
         size = record.value_size;
-        if (record.value_size <= capacity && record.value_size != 0)
-            memcpy(buffer, record.value, record.value_size);
         if (version != NULL)
             *version = record.sequence;
+        if (record.value_size <= capacity)
+            status = log_read_value(&store->log, &reader, &record, 0, record.value_size, buffer);
     }
     log_reader_release(&reader);
     store_leave(store);
