@@ -115,6 +115,8 @@ static void closed(void) { read_store("closed", ""); }
 static void closed_without_checkpoint(void) { read_store("closed", "checkpoint-0000000001"); }
 static void closed_without_manifest(void) { read_store("closed", "manifest"); }
 static void killed(void) { read_store("killed", ""); }
+static void long_values(void) { read_store("long", ""); }
 static void torn(void) { read_store("torn", ""); }
 
-TEST_MAIN(CASE(closed), CASE(closed_without_checkpoint), CASE(closed_without_manifest), CASE(killed), CASE(torn))
+TEST_MAIN(CASE(closed), CASE(closed_without_checkpoint), CASE(closed_without_manifest), CASE(killed), CASE(torn),
+          CASE(long_values))

@@ -106,7 +106,7 @@ def keep(path: Path, target: Path, model: Contents, **more: object) -> None:
     target.mkdir(parents=True)
     active = max(path.glob("segment-*"))
     for file in sorted(path.iterdir()):
-        if file.name in ("keydir", "lock"):
+        if file.name in ("keydir", "lock", "reserve"):
             continue
         data = file.read_bytes()
         (target / file.name).write_bytes(data.rstrip(b"\0") + bytes(64) if file == active else data)
@@ -116,11 +116,25 @@ def keep(path: Path, target: Path, model: Contents, **more: object) -> None:
     target.with_suffix(".json").write_text(text + "\n")
 
 
+def make_long(path: Path) -> tuple[Contents, int]:
+    """A value with chunks, alone and in a batch."""
+    value = bytes(range(256)) * 257
+    model = {b"small %d" % n: b"%d" % n for n in range(20)} | {b"in a batch": value}
+    with pykv.open(path) as db:
+        db.put_many(model)
+        db[b"alone"] = model[b"alone"] = value[::-1]
+        return model, db.stats().version
+
+
 def main(folder: Path) -> None:
-    """Closed, killed, and each of these with damage."""
+    """Closed, killed, and each of these with damage; one of long values."""
     if folder.exists():
         raise SystemExit(f"{folder} is there already: what a release wrote is not changed")
     with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "long"
+        model, version = make_long(path)
+        keep(path, folder / "long", model, version=version)
+
         path = Path(scratch) / "closed"
         model = make(path)
         with pykv.open(path) as db:

@@ -250,6 +250,52 @@ def test_rebuild_and_repair_around_a_damaged_chunk(path: Path) -> None:
             assert db[b"batch"] == value_of(80_000)
 
 
+@pytest.mark.parametrize("repair", [False, True])
+def test_damage_anywhere_is_never_another_value(path: Path, repair: bool) -> None:
+    """After a flipped byte or a lost page each read is right or an error; a repair has the rest."""
+    values = {b"a": value_of(3 * CHUNK + 5), b"b": value_of(100), b"c": value_of(CHUNK + 1)}
+    with pykv.open(path, segment_bytes=1 << 20) as db:
+        db.put_many(values)
+        db.put_many({b"d": value_of(2 * CHUNK), b"e": b"e"})
+    values |= {b"d": value_of(2 * CHUNK), b"e": b"e"}
+    segment, place = place_of(path, values[b"a"])
+    whole, numbers = segment.read_bytes(), random.Random(7)
+    end = len(whole.rstrip(b"\0"))
+    near = [place + n * CHUNK + d for n in range(4) for d in (-1, 0)]
+    for at in [*range(128, place), *near, *(numbers.randrange(place, end) for _ in range(60))]:
+        size = min(numbers.choice((1, 4096)), end - at)
+        changed = bytes([whole[at] ^ 1 << numbers.randrange(8)]) if size == 1 else bytes(size)
+        if changed == whole[at : at + size]:
+            continue
+        target = path
+        if repair:
+            target = shutil.copytree(path, path.with_name("damaged"))
+            lose_keydir(target)
+        with (target / segment.name).open("r+b") as file:
+            file.seek(at)
+            file.write(changed)
+        errors = 0
+        with pykv.open(target, repair=True) if repair else pykv.open(target, "r") as db:
+            for key, value in values.items():
+                try:
+                    assert db.get(key) in ((None, value) if repair else (value,))
+                except pykv.CorruptError:
+                    errors += 1
+                for offset in range(0, len(value), CHUNK // 2):
+                    with contextlib.suppress(pykv.CorruptError):
+                        part = db.get(key, offset=offset, length=9)
+                        assert part == value[offset : offset + 9] or (repair and part is None)
+            assert len(db) >= 2
+            if repair:
+                assert errors == 0
+            else:
+                assert not db.verify().ok
+        if repair:
+            shutil.rmtree(target)
+        else:
+            segment.write_bytes(whole)
+
+
 # ---- Reading as a file ----
 
 
