@@ -288,7 +288,7 @@ static int output_end(struct pykv_store *store, struct segment_entry *entry)
     uint8_t bytes[RECORD_BARE_SIZE];
     char name[32];
     bool sealed;
-    int fd = -1, status = log_ends_in_seal(&store->log, id, &sealed);
+    int fd = -1, status = log_ends_in_seal(&store->log, id, &sealed, NULL);
     log_segment_name(id, name);
     if (status != PYKV_OK)
         return status;

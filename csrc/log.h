@@ -166,8 +166,9 @@ struct log_walk {
     void *context;
 };
 int log_walk(struct log_walk *walk);
-/* Whether a segment's last record is its SEAL: then it was ended on purpose, and trimmed after its sync. */
-int log_ends_in_seal(struct log *log, uint64_t id, bool *out);
+/* Whether a segment's last record is its SEAL: then it was ended on purpose, and trimmed after its sync.
+ * *next, where not NULL, gets the id that the SEAL names. */
+int log_ends_in_seal(struct log *log, uint64_t id, bool *out, uint64_t *next);
 /* Move walk->offset from a damaged place to the next frame that verifies, or to the limit. The time it
  * takes is in proportion to the bytes it passes over, whatever they are, and to those of the segment once.
  * Another result than PYKV_OK: not all could be read. */

@@ -368,7 +368,7 @@ static int check_unused(struct recovery *recovery)
         int status = next == recovery->count || !marks ? PYKV_OK : find_proof(recovery, next, 0, &end);
         bool proven = marks = end != 0;
         for (; !recovery->has_manifest && next < recovery->count && status == PYKV_OK && !proven; next++)
-            status = log_ends_in_seal(&recovery->store->log, recovery->ids[next], &proven);
+            status = log_ends_in_seal(&recovery->store->log, recovery->ids[next], &proven, NULL);
         if (status == PYKV_OK && proven)
             status = replay_damage(recovery->store, id, 0, "the segment header does not verify");
         if (status != PYKV_OK)
@@ -437,12 +437,42 @@ static int replay_open(struct recovery *recovery, size_t index, struct log_walk 
     return status;
 }
 
+static uint64_t end_of(const struct recovery *recovery, size_t index)
+{
+    uint64_t id = recovery->ids[index];
+    return position_make(id, atomic_load(&recovery->store->shared->segments[id % SEGMENT_SLOT_COUNT].length));
+}
+
+/* The segment that the last of `sealed` leads to, if it is lost: what others behind it hold came later. 0 if it is
+ * not, or was given up. */
+static int find_lost(struct recovery *recovery, size_t sealed, uint64_t *out)
+{
+    uint64_t next = 0;
+    bool ends, known = recovery->has_manifest;
+    *out = 0;
+    if (sealed == 0 || recovery->store->options.repair)
+        return PYKV_OK;
+    int status = log_ends_in_seal(&recovery->store->log, recovery->ids[sealed - 1], &ends, &next);
+    if (status != PYKV_OK || !ends || next == recovery->ids[sealed] || given_up(recovery, next))
+        return status;
+    for (size_t i = recovery->count; i < recovery->all; i++)    /* left out because of their headers */
+        known = known || recovery->ids[i] == next;
+    *out = known ? next : 0;
+    return PYKV_OK;
+}
+
 /* The segments that were being written, in the order that their seals tell. */
 static int replay_tail(struct recovery *recovery, size_t index)
 {
     struct pykv_store *store = recovery->store;
     struct log_walk walk = { .log = &store->log, .each = each_record, .context = recovery };
-    for (;;) {
+    int found = find_lost(recovery, index, &walk.sealed);
+    if (found != PYKV_OK)
+        return found;
+    bool lost = walk.sealed != 0;
+    if (lost)
+        recovery->position = end_of(recovery, index - 1);
+    while (!lost) {
         uint64_t id = recovery->ids[index];
         int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
         if (status != PYKV_OK)
@@ -506,7 +536,7 @@ static int cut_compacted(struct recovery *recovery, uint64_t id)
     struct log *log = &recovery->store->log;
     struct log_walk walk = { .log = log, .each = ignore, .offset = SEGMENT_HEADER_SIZE };
     bool sealed;
-    int status = log_ends_in_seal(log, id, &sealed);
+    int status = log_ends_in_seal(log, id, &sealed, NULL);
     if (status == PYKV_OK && !sealed)
         status = log_segment(log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
     if (status != PYKV_OK || sealed)
@@ -527,7 +557,7 @@ static int count_sealed(struct recovery *recovery, size_t *out)
 {
     for (*out = 0; *out < recovery->count; ++*out) {
         bool whole = is_sealed(recovery, recovery->ids[*out]);
-        int status = recovery->has_manifest ? PYKV_OK : log_ends_in_seal(&recovery->store->log, recovery->ids[*out], &whole);
+        int status = recovery->has_manifest ? PYKV_OK : log_ends_in_seal(&recovery->store->log, recovery->ids[*out], &whole, NULL);
         if (status != PYKV_OK || !whole)
             return status;
     }
@@ -565,10 +595,8 @@ static int replay_log(struct recovery *recovery)
         status = replay_segments(replay, recovery->compacted + first_compacted, recovery->compacted_count - first_compacted);
     if (status == PYKV_OK && sealed < recovery->count)
         return replay_tail(recovery, sealed);
-    if (recovery->count > 0) {
-        uint64_t last = recovery->ids[recovery->count - 1];
-        recovery->position = position_make(last, atomic_load(&store->shared->segments[last % SEGMENT_SLOT_COUNT].length));
-    }
+    if (recovery->count > 0)
+        recovery->position = end_of(recovery, recovery->count - 1);
     return status;
 }
 

@@ -204,7 +204,7 @@ int log_walk_resync(struct log_walk *walk)
     return status;
 }
 
-int log_ends_in_seal(struct log *log, uint64_t id, bool *out)
+int log_ends_in_seal(struct log *log, uint64_t id, bool *out, uint64_t *next)
 {
     struct segment *segment;
     uint8_t bytes[RECORD_BARE_SIZE];
@@ -220,6 +220,8 @@ int log_ends_in_seal(struct log *log, uint64_t id, bool *out)
     status = segment_read(log, segment, bytes, sizeof bytes, offset);
     *out = status == PYKV_OK && record_decode(bytes, sizeof bytes, &record) == PYKV_OK &&
            record.flags & RECORD_SEAL && record_verify(bytes, &record, record_seed(segment->seed, offset));
+    if (*out && next != NULL)
+        *next = record.previous;
     return status == PYKV_CORRUPT ? PYKV_OK : status;
 }
 
