@@ -33,7 +33,8 @@ static int copy_value(const struct stage *stage, const struct record *record, ui
 static int stage_long(struct stage *stage, const struct record *record, uint32_t seed)
 {
     int status = stage_flush(stage);
-    uint64_t start = stage->offset, head_size = record_head_size(record), padding = record->size - head_size - record->value_size;
+    uint64_t start = stage->offset, head_size = record_head_size(record);
+    uint64_t padding = record->size - head_size - record->value_size;
     uint64_t room = (LOG_DIRECT_SIZE - head_size - padding) / RECORD_CHUNK_SIZE * RECORD_CHUNK_SIZE;
     uint8_t *head = stage->bytes, *piece = head + head_size;
     for (uint64_t done = 0; done < record->value_size && status == PYKV_OK; done += room) {
