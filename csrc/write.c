@@ -352,12 +352,15 @@ static int publish(struct pykv_store *store, const struct operation *operations,
 static int prepare(struct pykv_store *store, const struct plan *plan, uint64_t mark_size, uint64_t *position)
 {
     uint64_t size = plan->size + mark_size, last = plan->last + mark_size;
-    bool lent = atomic_load_explicit(&store->shared->reserve_lent, memory_order_relaxed) != 0;
-    if (__builtin_expect(lent && plan->puts != 0, 0) && !reserve_back(store))
-        return error_os(ENOSPC, store->path, 0, "put into");
+    bool lent = atomic_load_explicit(&store->shared->reserve_lent, memory_order_relaxed) != 0, none = false;
+    if (__builtin_expect(lent, 0)) {
+        none = atomic_load(&store->shared->reserve_size) < RESERVE_LEAST;
+        if ((none || plan->puts != 0) && reserve_back(store))
+            lent = none = false;
+    }
     if (plan->puts != 0)
-        return log_prepare(&store->log, LOG_PUTS, size, last, position);
-    bool none = lent && atomic_load(&store->shared->reserve_size) < RESERVE_LEAST;
+        return lent ? error_os(ENOSPC, store->path, 0, "put into")
+                    : log_prepare(&store->log, LOG_PUTS, size, last, position);
     int status = log_prepare(&store->log, none ? LOG_NO_BLOCKS : LOG_DELETES, size, last, position);
     while (status == PYKV_FULL && !none && reserve_halve(store))
         status = log_prepare(&store->log, LOG_DELETES, size, last, position);

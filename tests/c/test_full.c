@@ -94,7 +94,8 @@ static void begin(uint64_t seed, uint64_t limit)
 {
     sim = sim_new(seed);
     random_state = seed;
-    refused = deleted = boot = 0;
+    refused = deleted = 0;
+    boot = 1;
     memset(model, 0, sizeof model);
     options = (struct pykv_options){ .flag = PYKV_FLAG_CREATE, .segment_size = 65536, .disk_size_max = limit };
     open_store();
@@ -188,4 +189,24 @@ static void a_limit(void)
     }
 }
 
-TEST_MAIN(CASE(a_disk_that_is_full_now_and_then), CASE(deletes_empty_a_full_disk), CASE(a_limit))
+/* The first to write after a reboot, before any helper could, on a disk with room. */
+static void the_reserve_is_made_by_who_needs_it(void)
+{
+    static uint8_t keys[3000 * 4];
+    uint32_t sizes[3000];
+    begin(1, 0);
+    for (uint32_t i = 0; i < 3000; i++) {
+        sizes[i] = 4;
+        memcpy(keys + 4 * i, &i, 4);
+    }
+    CHECK_EQUAL(pykv_write(store, 3000, NULL, keys, sizes, NULL, NULL, NULL, DEFAULT, NULL, NULL, NULL), PYKV_OK);
+    sim_advance_ms(sim, 2000);
+    for (uint32_t i = 0; i < 5; i++)        /* one of them looks what is due */
+        CHECK_EQUAL(put(i, VALUE_MAX, 0), PYKV_OK);
+    reopen(true);
+    CHECK_EQUAL(pykv_clear(store, DEFAULT), PYKV_OK);
+    memset(model, 0, sizeof model);
+    end();
+}
+
+TEST_MAIN(CASE(the_reserve_is_made_by_who_needs_it), CASE(a_disk_that_is_full_now_and_then), CASE(deletes_empty_a_full_disk), CASE(a_limit))
