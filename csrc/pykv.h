@@ -158,7 +158,8 @@ int64_t pykv_get_range(struct pykv_store *store, const uint8_t *key, size_t key_
                        uint64_t length, uint8_t *buffer, size_t capacity, uint64_t *value_size);
 
 /* PYKV_OK if present, PYKV_NOT_FOUND if not. *expiry_ms, where not NULL, gets the time of expiry in
- * milliseconds since 1970, 0 for never. */
+ * milliseconds since 1970, 0 for never; with PYKV_NOT_FOUND that of a key which has expired and
+ * still counts, since it is not yet removed. */
 int pykv_contains(struct pykv_store *store, const uint8_t *key, size_t key_size,
                   uint64_t *expiry_ms);
 

@@ -119,13 +119,16 @@ static int find_now(struct pykv_store *store, uint64_t hash, const uint8_t *key,
     }
 }
 
-/* The record that `key` had at the snapshot's instant (NULL: has now), not expired. */
+/* The record that `key` had at the snapshot's instant (NULL: has now), not expired. With PYKV_NOT_FOUND:
+ * of one that has expired and is not yet removed the flags and the time, else no flags. */
 static int find_live(struct pykv_store *store, const struct pykv_snapshot *snapshot, uint64_t hash, const uint8_t *key,
                      size_t key_size, struct log_reader *reader, struct record *out)
 {
     int status = snapshot == NULL
                      ? find_now(store, hash, key, key_size, reader, out)
                      : store_find(store, snapshot->instant.sequence, hash, key, key_size, reader, out);
+    if (status == PYKV_NOT_FOUND)
+        out->flags = 0;
     if ((status == PYKV_NOT_FOUND || status == PYKV_CORRUPT) && snapshot != NULL)
         return snapshot_check(snapshot, status);
     if (status != PYKV_OK || (out->flags & RECORD_EXPIRY) == 0)
@@ -254,7 +257,7 @@ static int contains_at(struct pykv_store *store, const struct pykv_snapshot *sna
     log_reader_init(&reader, store->os);
     reader.lazy = true;
     status = find_live(store, snapshot, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
-    if (status == PYKV_OK && expiry_ms != NULL)
+    if ((status == PYKV_OK || status == PYKV_NOT_FOUND) && expiry_ms != NULL)
         *expiry_ms = record.flags & RECORD_EXPIRY ? record.expiry : 0;
     log_reader_release(&reader);
     store_leave(store);

@@ -270,6 +270,14 @@ class Reader:
             raise KeyError(key)
         return seconds_left(expiry[0])
 
+    def _counts(self, key: bytes) -> bool:
+        """Tell whether len() counts *key*: it is there, or has expired and is not yet removed."""
+        expiry = ffi.new("uint64_t *")
+        status = self._calls.contains(self._handle, key, len(key), expiry)
+        if status < 0:
+            raise failure(status, [key])
+        return bool(status == OK or expiry[0])
+
     def get_with_version(self, key: Buffer) -> tuple[bytes, int] | None:
         """
         Return the newest value of *key* with its version.

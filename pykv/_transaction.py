@@ -235,8 +235,7 @@ class Transaction(MutableMapping[bytes, bytes]):
     def __len__(self) -> int:
         """Return the number of keys; of those that had expired, some may count."""
         self._watch(b"")
-        written = list(self._writes)
-        before = sum(self._reader().contains_many(written))
+        before = sum(map(self._reader()._counts, self._writes))
         now = sum(value is not None for value in self._writes.values())
         return len(self._reader()) - before + now
 

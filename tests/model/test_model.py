@@ -252,11 +252,8 @@ class Model(RuleBasedStateMachine):
         self.db.sync()
 
     def _counts(self, count: int, model: dict[bytes, bytes]) -> bool:
-        """Whether *count* can be that of the keys of *model*, and of some that have expired.
-
-        In a transaction also of those that it has written anew: then they count twice.
-        """
-        return len(model) <= count <= len(model) + len(self.expired)
+        """Whether *count* can be that of the keys of *model*, and of some that have expired."""
+        return len(model) <= count <= len(model.keys() | self.expired)
 
     def _set(self, key: bytes, value: bytes | None) -> None:
         if value is None:

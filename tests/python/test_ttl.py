@@ -258,6 +258,17 @@ def test_a_new_time_is_a_conflict(
     assert b"other" not in db
 
 
+def test_a_transaction_counts_a_key_once(db: pykv.Store) -> None:
+    """Also one that it writes while the expired one is not yet removed."""
+    db[b"ever"] = b"v"
+    for _ in range(5):
+        db.put(b"k", b"v", ttl=0.001)
+        wait_over(db, b"k")
+        with db.transaction() as t:
+            t[b"k"] = b"w"
+            assert len(t) == 2
+
+
 def test_removing_disturbs_no_transaction(db: pykv.Store) -> None:
     """That expired keys are removed meanwhile is no conflict with who had read that they are absent."""
     db[b"ever"] = b""
