@@ -146,7 +146,7 @@ struct shared {
     _Atomic uint64_t reserved;          /* the active segment is zeroed and has blocks up to here */
     _Atomic uint64_t written_bytes;     /* appended to the log since the keydir was made */
     uint64_t marked;                    /* durable position that the newest MARK tells */
-    uint64_t segment_id_next;
+    _Atomic uint64_t segment_id_next;
 
     _Alignas(64) _Atomic uint64_t durable;      /* the log up to here survives a power cut */
     _Atomic uint32_t sync_round;        /* counts finished syncs: the word committers sleep on */
