@@ -349,13 +349,19 @@ struct pykv_report {
     uint64_t skipped_count, skipped_bytes;  /* damaged places of the log that do not matter: no key
                                           * leads there, and no recovery, as a checkpoint is newer */
 };
-/* Read and verify every record of every segment, and every slot of the keydir against the log.
- * PYKV_OK: every key can be read, now and after a recovery. PYKV_CORRUPT: the report lists what is
- * damaged; of a batch only what cannot be read. After a repair what it left out counts as skipped. */
+/* Read and verify every record of every segment, and every slot of the keydir against the log, with up to 8
+ * threads. PYKV_OK: every key can be read, now and after a recovery. PYKV_CORRUPT: the report lists what is
+ * damaged, in the order of segments and offsets; of a batch only what cannot be read. After a repair what it
+ * left out counts as skipped. */
 int pykv_verify(struct pykv_store *store, struct pykv_report *out);
-/* The same; the first `count` places are listed in `places`, and none in the report. */
-int pykv_verify_all(struct pykv_store *store, struct pykv_report *out, struct pykv_damage *places,
-                    size_t count);
+/* The same a second at a time, so that one sees how far it is, and can leave it. */
+struct pykv_verification;     /* one under way */
+int pykv_verify_open(struct pykv_store *store, struct pykv_verification **out);
+/* PYKV_OK, there is more; PYKV_NOT_FOUND, it is finished. `left` and `total` count bytes. One thread's. */
+int pykv_verify_step(struct pykv_verification *verification, struct pykv_progress *out);
+/* What was found, when it is finished, and all damaged places, valid until it is closed. */
+const struct pykv_damage *pykv_verify_report(const struct pykv_verification *verification, struct pykv_report *out);
+void pykv_verify_close(struct pykv_verification *verification);     /* NULL is fine */
 /* What a PYKV_REPAIR_ASIDE went without, beside the records that verification tells: segments that are
  * missing or too short, a damaged manifest. Of a missing segment `size` is what it had, if that is
  * known. *out is valid until the store is closed. */

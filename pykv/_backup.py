@@ -167,7 +167,7 @@ def repair(src: StrPath, dest: StrPath, *, progress: Progress | None = None) -> 
     True
 
     Cost: reads the log twice, and needs memory for the keydir. Expiries are kept, versions are not.
-    Source: `pykv_open` with PYKV_REPAIR_ASIDE, `pykv_verify_all` in csrc/pykv.h.
+    Source: `pykv_open` with PYKV_REPAIR_ASIDE, `pykv_verify_step` in csrc/pykv.h.
     """
     place = Path(os.fsdecode(dest)).absolute()
     if place.resolve().is_relative_to(Path(os.fsdecode(src)).resolve()):

@@ -7,7 +7,6 @@ _cli_common.py.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -25,6 +24,7 @@ from pykv._cli_common import (
     counted,
     human_size,
     progress,
+    shares,
     shown,
     write_json,
 )
@@ -182,16 +182,8 @@ def compact(store: str, as_json: bool) -> None:
     """Give back all dead space now, beside whoever uses the store."""
     with pykv.open(store, "w") as db:
         before = db.stats()
-        done = 0
-        with progress("compact", before.log_bytes) as advance:
-
-            def tell(so_far: int, total: int) -> None:
-                nonlocal done
-                share = before.log_bytes * so_far // total if total else before.log_bytes
-                advance(share - done)
-                done = share
-
-            db.compact(tell)
+        with progress("compact", 1000) as advance:
+            db.compact(shares(1000, advance))
         after = db.stats()
     figures = {"log_bytes_before": before.log_bytes, "log_bytes_after": after.log_bytes}
     if as_json:
@@ -213,8 +205,8 @@ def verify(store: str, repair: bool, as_json: bool) -> None:
     writes it out.
     """
     with pykv.open(store, "w" if repair else "r", repair=repair) as db:
-        with progress("verify", None):
-            report = db.verify()
+        with progress("verify", 1000) as advance:
+            report = db.verify(shares(1000, advance))
         left_out = db.stats().damaged_records
     if as_json:
         write_json({"ok": report.ok, "repair_skipped": left_out, **asdict(report)})
@@ -232,19 +224,6 @@ def verify(store: str, repair: bool, as_json: bool) -> None:
             click.echo("every key is whole" if report.skipped_count else "all is whole")
     if not report.ok:
         raise Failure(counted(report.damage_count, "damaged place"))
-
-
-def shares(total: int, advance: Callable[[int], None]) -> Callable[[int, int], None]:
-    """Return a progress function for a bar of *total*, whatever amounts it is told."""
-    shown = 0
-
-    def tell(done: int, of: int) -> None:
-        nonlocal shown
-        share = total * done // of if of else total
-        advance(share - shown)
-        shown = share
-
-    return tell
 
 
 @cli.command()
