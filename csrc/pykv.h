@@ -187,9 +187,10 @@ int pykv_contains_many(struct pykv_store *store, size_t count, const uint8_t *ke
                        const uint32_t *key_sizes, uint8_t *present);
 
 /* Iterate over all keys that begin with `prefix`, as of `snapshot`, or of this instant where it is
- * NULL, each exactly once, in no order. pykv_scan_next() fills `rows` with some keys (mode 1), values
- * (2) or keys and values in turn (3); PYKV_NOT_FOUND: no more. A scan is one thread's; close it, also
- * after a failure. One that has begun goes on after the snapshot was closed. */
+ * NULL, each exactly once, in no order. pykv_scan_next() fills `rows` with some keys; PYKV_NOT_FOUND: no
+ * more. mode is a sum of what each key has, in this order: its bytes (1), its value (2), its version and
+ * its expiry, 0 for never, as two uint64_t (4). A scan is one thread's; close it, also after a failure. One
+ * that has begun goes on after the snapshot was closed. */
 int pykv_scan_open(struct pykv_store *store, struct pykv_snapshot *snapshot, const uint8_t *prefix,
                    size_t prefix_size, int mode, struct pykv_scan **out);
 int pykv_scan_next(struct pykv_scan *scan, struct pykv_rows *rows);
@@ -264,6 +265,12 @@ int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const
                const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes,
                const uint64_t *numbers, int durability, size_t *failed, uint64_t *deleted,
                uint64_t *version);
+
+/* Put what another store had, as one batch, with the version that it had there. PYKV_CONFLICT, with nothing
+ * written: the store has that version already, or a later one. The next batch gets the version after it. */
+int pykv_load(struct pykv_store *store, uint64_t version, size_t count, const uint8_t *keys,
+              const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes,
+              const uint64_t *expiries, int durability);
 
 /* The end of a transaction: pykv_write() to the snapshot's store, and then pykv_snapshot_close(),
  * whatever came of it. Returns the version given to the batch; or -1000 + status for a failure; or,

@@ -1,7 +1,7 @@
 """
 _cli.py -- the command line: get, put, delete, scan, stats, compact, verify, backup, restore,
-repair, bench. The commands load and dump are in _cli_rows.py, exit codes and progress bars in
-_cli_common.py.
+repair, bench. The command dump is in _cli_rows.py, load in _cli_load.py, exit codes and progress
+bars in _cli_common.py.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ from pykv._cli_common import (
     shown,
     write_json,
 )
-from pykv._cli_rows import dump, expiry_of, line_of, load, row_of
+from pykv._cli_load import load
+from pykv._cli_rows import dump, line_of, row_of
+from pykv._records import expiry_of, records_of
 
 STORE = click.argument("store", type=click.Path())
 BASE64 = click.option("--base64", "is_base64", is_flag=True, help="Arguments are in base64.")
@@ -59,7 +61,7 @@ def get(store: str, key: str, is_base64: bool, as_json: bool) -> None:
     """
     Print the value stored under KEY: its very bytes, with a line end only on a terminal.
 
-    With --json: the line that dump writes, and the version.
+    With --json: the line that dump writes.
     """
     name = argument_bytes(key, is_base64)
     with pykv.open(store, "r") as db:
@@ -67,11 +69,10 @@ def get(store: str, key: str, is_base64: bool, as_json: bool) -> None:
         if found is None:
             raise Failure(f"there is no key {shown(name)} in {store}")
         value, version = found
-        row = row_of(name, value, expiry_of(db, name))
+        expires_ms = expiry_of(db, name)
     stdout = sys.stdout.buffer
     if as_json:
-        row["version"] = version
-        stdout.write(line_of(row))
+        stdout.write(line_of(row_of(name, value, expires_ms, version)))
     else:
         stdout.write(value)
         if sys.stdout.isatty() and not value.endswith(b"\n"):
@@ -148,11 +149,11 @@ def scan(
             for key in islice(db.keys(prefix=start), limit):
                 stdout.write(line_of(row_of(key)) if as_json else shown(key).encode() + b"\n")
             return
-        for key, value in islice(db.items(prefix=start), limit):
+        for record in islice(records_of(db, start), limit):
             if as_json:
-                stdout.write(line_of(row_of(key, value, expiry_of(db, key))))
+                stdout.write(line_of(row_of(*record)))
             else:
-                stdout.write(f"{shown(key)}\t{shown(value)}\n".encode())
+                stdout.write(f"{shown(record.key)}\t{shown(record.value)}\n".encode())
 
 
 # ---- The store itself ----

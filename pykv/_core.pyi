@@ -247,6 +247,19 @@ class _Lib:
         version: _Pointer,
         /,
     ) -> int: ...
+    def pykv_load(
+        self,
+        store: _Pointer,
+        version: int,
+        count: int,
+        keys: bytes,
+        key_sizes: _Pointer | Sequence[int],
+        values: bytes,
+        value_sizes: _Pointer | Sequence[int],
+        expiries: _Pointer | Sequence[int],
+        durability: int,
+        /,
+    ) -> int: ...
     def pykv_snapshot_commit(
         self,
         snapshot: _Pointer,
