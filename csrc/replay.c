@@ -6,6 +6,7 @@
 
 #define CHUNK_SIZE 1024u
 #define CHUNKS_MAX 8u
+#define SLOTS_MAX 1024u        /* of a bucket */
 
 struct entry {
     uint64_t hash, location, sequence, size, expiry;
@@ -242,5 +243,34 @@ int replay_segments(struct replay *replay, const uint64_t *ids, size_t count)
     int status = crew_end(crew);
     for (size_t i = 0; i < count && status == PYKV_OK && alone; i++)
         status = read_segment(replay, ids[i], insert_record, replay);
+    return status;
+}
+
+/* ---- What a checkpoint tells, and the log does not ---- */
+
+/* Their bytes stay counted as live, since how many they were is not known. */
+int replay_drop_damaged(struct replay *replay)
+{
+    struct pykv_store *store = replay->store;
+    uint64_t slots[SLOTS_MAX], bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+    struct log_reader reader;
+    struct record record;
+    int status = PYKV_OK;
+    log_reader_init(&reader, store->os);
+    for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
+        size_t count = 0;
+        status = keydir_collect(store->keydir, bucket_count, bucket, slots, SLOTS_MAX, &count);
+        for (size_t i = 0; i < count && status == PYKV_OK; i++) {
+            uint64_t location = keydir_slot_location(slots[i]);
+            status = log_read(&store->log, location, &reader, &record);
+            if (status != PYKV_CORRUPT)
+                continue;
+            status = PYKV_OK;
+            if (keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), location))
+                replay->counters.keys -= !keydir_slot_dead(slots[i]);
+            atomic_fetch_add(&store->damaged_records, 1);
+        }
+    }
+    log_reader_release(&reader);
     return status;
 }

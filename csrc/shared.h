@@ -161,7 +161,8 @@ struct shared {
     _Atomic uint64_t forgotten;         /* version of the newest batch when a tombstone's slot was last
                                          * removed: what was before it may be lost to older instants */
     _Atomic uint64_t checkpoint_position, checkpoint_sequence, checkpoint_id;
-    _Atomic uint64_t checkpoint_start;  /* a recovery reads the log from here on */
+    _Atomic uint64_t checkpoint_start;  /* a recovery reads the log from here on, */
+    _Atomic uint64_t checkpoint_segments;   /* and what compaction wrote to segments from this one on */
     _Atomic uint64_t checkpoint_written;    /* written_bytes when the newest one was begun */
     _Atomic uint64_t manifest_position; /* durable position that the manifest on disk tells */
 

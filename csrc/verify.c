@@ -120,6 +120,13 @@ static int check_header(struct checker *checker, const struct segment *segment)
                       (struct place){ .id = segment->id, .end = SEGMENT_HEADER_SIZE, .certain = true });
 }
 
+static bool recovery_reads(struct shared *shared, uint64_t id, uint64_t offset)
+{
+    if (segment_of(shared, id)->kind == SEGMENT_COMPACTED)
+        return id >= atomic_load(&shared->checkpoint_segments);
+    return position_make(id, offset) >= atomic_load(&shared->checkpoint_start);
+}
+
 static int walk_segment(struct checker *checker, struct log_walk *walk)
 {
     struct pykv_verification *verification = checker->verification;
@@ -130,7 +137,7 @@ static int walk_segment(struct checker *checker, struct log_walk *walk)
         if ((status = log_walk_resync(walk)) != PYKV_OK)
             break;
         place.end = walk->offset;
-        place.certain = position_make(id, place.start) >= atomic_load(&verification->store->shared->checkpoint_start);
+        place.certain = recovery_reads(verification->store->shared, id, place.start);
         if ((status = note_place(checker, &verification->broken, place)) != PYKV_OK)
             break;
     }

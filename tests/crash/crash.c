@@ -5,6 +5,8 @@
  * durable <= j <= started (after a kill: acked <= j <= started), the same by every way of reading;
  * it can be written to, and closed, and opened again. The same if the power is cut a second time
  * while the first cut is being recovered from, or after a killed process's store was taken over.
+ * A backup holds the state of the last one that was finished, or of the one under way, or says that it
+ * never was finished; reading leaves it alone; and the next backup finds its way from there.
  *
  * Method: run a script once while recording; walk along its trace, and at each point make images of
  * what the disk may hold (sim_disk.h): nothing pending, all of it, all subsets where they are few,
@@ -39,6 +41,7 @@ struct history {
     uint32_t count;
     uint32_t base;          /* states before the trace's own steps: progress n means base + n */
     uint32_t floor;         /* known durable when the trace began */
+    uint64_t now_ms;        /* the clock then */
 };
 
 struct enumerator {
@@ -52,6 +55,11 @@ struct enumerator {
     enum flavour flavour;
     char name[96];          /* of the script, as options that run it again */
     bool kills_only;        /* the trace does not tell log from keydir: no cuts after kills */
+    uint64_t cut_ms;        /* what the clock shows when the store is opened after the cut */
+    bool backup;            /* the trace is of the directory of a backup, */
+    struct image source;    /* and this is the store at the end */
+    struct image names[STEPS_MAX + 1];  /* the backup after so many steps, where the last was one */
+    uint32_t names_step;    /* steps that were done before the cut */
     double started;
 };
 
@@ -116,6 +124,15 @@ static bool check_usage(struct sim *sim, struct reason *reason)
                 (unsigned long long)usage.locks);
 }
 
+/* Files that had a second name in a backup have one again: nobody may write to them. */
+static void add_names(const struct enumerator *e, struct sim *sim)
+{
+    uint32_t step = e->names_step;
+    while (step > 0 && e->names[step].count == 0)
+        step--;
+    sim_add(sim, BACKUP_PATH, &e->names[step]);
+}
+
 /* Open what `image` holds and check it; then write, close, open and check again. Returns the state
  * found, or -1. With a trace: records this, and *after tells how far it came. */
 static int check_image(struct enumerator *e, struct sim *sim, const struct image *image,
@@ -127,6 +144,8 @@ static int check_image(struct enumerator *e, struct sim *sim, const struct image
     int found = -1;
     sim_load(sim, STORE_PATH, image);
     sim_record(sim, STORE_PATH, trace);
+    script_set_time(&e->script, sim, e->cut_ms);
+    add_names(e, sim);
     struct trace ignored = { 0 };
     struct trace *progress = trace != NULL ? trace : &ignored;
     int status = pykv_open_with(sim_os(sim), STORE_PATH, &e->script.options, &store);
@@ -137,12 +156,13 @@ static int check_image(struct enumerator *e, struct sim *sim, const struct image
     }
     if (!read_state(&e->script, store, &state, reason))
         goto done;
-    found = find_state(history->states, history->count, low, high, &state, reason);
+    found = find_state(&e->script, history->states, history->count, low, high, &state, reason);
     if (found < 0 || !check_agrees(&e->script, store, &state, reason))
         goto done;
     for (uint32_t i = 0; i < AFTER_COUNT; i++) {
         bool durable;
         progress->progress.started = i + 1;
+        progress->progress.now_ms = script_time(e->script.step_count + i);
         status = script_do(&e->script, e->script.step_count + i, sim_os(sim), &store, &durable);
         if (status != PYKV_OK) {
             fail(reason, "writing afterwards: %d %s", status, pykv_last_error()->message);
@@ -178,6 +198,79 @@ done:
     return reason->text[0] == 0 ? found : -1;
 }
 
+static bool open_at(struct enumerator *e, struct sim *sim, const char *path, int flag, struct pykv_store **store,
+                    struct reason *reason)
+{
+    struct pykv_options options = e->script.options;
+    options.flag = flag;
+    int status = pykv_open_with(sim_os(sim), path, &options, store);
+    return status == PYKV_OK || fail(reason, "open %s: %d %s", path, status, pykv_last_error()->message);
+}
+
+/* The backup holds one of these states, and reading it changes nothing. Which one, or -1. */
+static int check_state(struct enumerator *e, struct sim *sim, const struct history *history, uint32_t low, uint32_t high,
+                       struct reason *reason)
+{
+    struct pykv_store *store = NULL;
+    struct image before = { 0 }, after = { 0 };
+    struct state state;
+    int found = -1;
+    sim_save(sim, BACKUP_PATH, &before);
+    if (open_at(e, sim, BACKUP_PATH, PYKV_FLAG_READ, &store, reason) && read_state(&e->script, store, &state, reason)) {
+        found = find_state(&e->script, history->states, history->count, low, high, &state, reason);
+        if (found >= 0 && !check_agrees(&e->script, store, &state, reason))
+            found = -1;
+    }
+    pykv_free(store);
+    sim_save(sim, BACKUP_PATH, &after);
+    if (image_hash(&before, true) != image_hash(&after, true)) {
+        fail(reason, "reading the backup has changed it");
+        found = -1;
+    }
+    image_release(&before);
+    image_release(&after);
+    return found;
+}
+
+/* What `image` holds of a backup. States count backups; state 0 is that there is none. */
+static int check_backup(struct enumerator *e, struct sim *sim, const struct image *image, const struct history *history,
+                        uint32_t low, uint32_t high, struct reason *reason)
+{
+    struct pykv_options options = e->script.options;
+    struct pykv_store *store = NULL;
+    uint32_t last = history->count - 1;
+    int found = 0;
+    sim_load(sim, BACKUP_PATH, image);
+    sim_add(sim, STORE_PATH, &e->source);
+    options.flag = PYKV_FLAG_READ;
+    int status = low > 0 ? PYKV_OK : pykv_open_with(sim_os(sim), BACKUP_PATH, &options, &store);
+    pykv_free(store);
+    bool refused = status == PYKV_MISSING ||
+                   (status == PYKV_CORRUPT && strstr(pykv_last_error()->message, "never finished") != NULL);
+    if (status != PYKV_OK && !refused)
+        fail(reason, "open: %d %s", status, pykv_last_error()->message);
+    else if (!refused)
+        found = check_state(e, sim, history, low > 0 ? low : 1, high, reason);
+    store = NULL;
+    if (found >= 0 && reason->text[0] == 0 && open_at(e, sim, STORE_PATH, PYKV_FLAG_WRITE, &store, reason)) {
+        status = script_back_up(store, image->count % 2 == 0 ? 0 : PYKV_BACKUP_COPY);
+        if (status != PYKV_OK)
+            fail(reason, "the next backup: %d %s", status, pykv_last_error()->message);
+    }
+    pykv_free(store);
+    store = NULL;
+    if (reason->text[0] == 0 && check_state(e, sim, history, last, last, reason) >= 0 &&
+        open_at(e, sim, BACKUP_PATH, PYKV_FLAG_WRITE, &store, reason)) {
+        status = pykv_put(store, (const uint8_t *)"key", 3, NULL, 0, 0, PYKV_DURABILITY_COMMIT, NULL);
+        if (status != PYKV_OK)
+            fail(reason, "writing to a backup: %d %s", status, pykv_last_error()->message);
+    }
+    pykv_free(store);
+    if (reason->text[0] == 0)
+        check_usage(sim, reason);
+    return reason->text[0] == 0 ? found : -1;
+}
+
 static void explore(struct enumerator *e, struct disk *disk, const struct trace *trace,
                     const struct history *history, uint64_t boot, unsigned depth);
 
@@ -190,9 +283,10 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
     struct reason reason = { "" };
     struct sim *sim = sim_new(e->random);
     struct trace trace = { 0 };
-    bool again = depth == 0 && next_random(&e->random) % e->options->second_every == 0;
+    bool again = depth == 0 && !e->backup && next_random(&e->random) % e->options->second_every == 0;
     sim_set_boot(sim, boot);
-    int found = check_image(e, sim, image, history, low, high, again ? &trace : NULL, &reason);
+    int found = e->backup ? check_backup(e, sim, image, history, low, high, &reason)
+                          : check_image(e, sim, image, history, low, high, again ? &trace : NULL, &reason);
     sim_free(sim);
     if (found < 0) {
         trial_violation(e->trials, reason.text);
@@ -207,7 +301,7 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
         }
         struct history later = {
             .states = states, .count = (uint32_t)found + AFTER_COUNT + 1, .base = (uint32_t)found,
-            .floor = disk == NULL ? (uint32_t)found : durable,
+            .floor = disk == NULL ? (uint32_t)found : durable, .now_ms = e->cut_ms,
         };
         struct disk *next = disk == NULL ? disk_new(model, image) : disk_copy(disk);
         uint64_t before = e->trials->violations;
@@ -225,7 +319,7 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
 
 /* The states that are legal at point p of the trace: those of the latest moment at its low end, of
  * the earliest at its high end. */
-static void legal_range(const struct trace *trace, size_t p, bool killed,
+static void legal_range(struct enumerator *e, const struct trace *trace, size_t p, bool killed,
                         const struct history *history, uint32_t *low, uint32_t *high)
 {
     struct progress late = p < trace->count ? trace->effects[p].progress : trace->progress;
@@ -235,6 +329,7 @@ static void legal_range(const struct trace *trace, size_t p, bool killed,
     *high = history->base + early.started;
     if (*high < *low)       /* the steps between have no effects: they change nothing */
         *high = *low;
+    e->cut_ms = (early.now_ms > history->now_ms ? early.now_ms : history->now_ms) + 10;
 }
 
 static void try_cut(struct enumerator *e, struct disk *disk, struct disk_choice *choice,
@@ -245,7 +340,7 @@ static void try_cut(struct enumerator *e, struct disk *disk, struct disk_choice 
     struct image *image = depth == 0 ? &e->image : &e->second;
     enum disk_model model = disk_model_of(disk);
     uint32_t low, high;
-    legal_range(trace, p, false, history, &low, &high);
+    legal_range(e, trace, p, false, history, &low, &high);
     choice->seed = next_random(&e->random);
     choice->shared = choice->seed % SHARED_COUNT;
     disk_cut(disk, choice, image);
@@ -273,8 +368,8 @@ static void try_kill(struct enumerator *e, struct disk *disk, const struct trace
 {
     struct image *image = depth == 0 ? &e->image : &e->second;
     uint32_t low, high, durable;
-    legal_range(trace, p, false, history, &durable, &high);
-    legal_range(trace, p, true, history, &low, &high);
+    legal_range(e, trace, p, false, history, &durable, &high);
+    legal_range(e, trace, p, true, history, &low, &high);
     disk_current(disk, image);
     uint64_t hash = image_hash(image, true) ^ 0x6B696C6C;
     const uint64_t *entry = seen_entry(e, hash);
@@ -389,11 +484,13 @@ static void explore(struct enumerator *e, struct disk *disk, const struct trace 
         if (!ordered && p < trace->count && trace->effects[p].kind == EFFECT_SHARED)
             continue;
         uint64_t lot = next_random(&e->random);
+        if (depth == 0)         /* of a second crash the first one's counts */
+            e->names_step = p < trace->count ? trace->effects[p].progress.acked : trace->progress.acked;
         if (depth > 0 && (lot >> 32) % points >= 4)
             continue;
         if (depth == 0 || lot >> 8 & 1 || e->kills_only)
             try_kill(e, disk, trace, p, history, boot, depth, "kill");
-        if (depth == 0 && lot >> 16 & 1 && !ordered)
+        if (depth == 0 && lot >> 16 & 1 && !ordered && !e->backup)
             try_loss(e, disk, trace, p, history, boot, depth);
         if (e->kills_only)
             continue;
@@ -441,11 +538,57 @@ static void explore_stores(struct enumerator *e)
     trace_release(&trace);
 }
 
+static void cut_trace(struct enumerator *e, const struct trace *trace, const struct history *history)
+{
+    const struct image empty = { 0 };
+    for (int model = DISK_POSIX; model <= DISK_EXT4 && !time_is_up(e); model++) {
+        struct disk *disk = disk_new((enum disk_model)model, &empty);
+        explore(e, disk, trace, history, 1, 0);
+        disk_free(disk);
+    }
+}
+
+/* The same script; what its backups do to their directory. */
+static void explore_backups(struct enumerator *e)
+{
+    struct sim *sim = sim_new(e->script.seed);
+    struct trace trace = { 0 };
+    struct state states[STEPS_MAX + 1];
+    struct history history = { .states = states, .count = 1 };
+    uint32_t steps = e->script.step_count + AFTER_COUNT;
+    int status = PYKV_OK;
+    trial_begin(e->trials, "%s, backups, whole run", e->name);
+    struct pykv_store *store = script_open(&e->script, sim);
+    sim_record(sim, BACKUP_PATH, &trace);
+    for (uint32_t i = 0; i < steps && store != NULL && status == PYKV_OK; i++) {
+        bool durable, backs_up = e->script.steps[i].kind == STEP_BACKUP;
+        if (i >= e->script.step_count) {
+            e->script.states[i + 1] = e->script.states[i];
+            script_apply(&e->script, i, &e->script.states[i + 1]);
+        }
+        trace.progress.started += backs_up;
+        status = script_do(&e->script, i, sim_os(sim), &store, &durable);
+        if (backs_up) {
+            states[history.count++] = e->script.states[i + 1];
+            sim_save(sim, BACKUP_PATH, &e->names[i + 1]);
+        }
+        trace.progress.acked = trace.progress.durable = trace.progress.started;
+    }
+    if (store == NULL || status != PYKV_OK || pykv_close(store) != PYKV_OK)
+        trial_violation(e->trials, "the script fails on a healthy machine");
+    pykv_free(store);
+    sim_save(sim, STORE_PATH, &e->source);
+    sim_free(sim);
+    e->backup = true;
+    cut_trace(e, &trace, &history);
+    e->backup = false;
+    trace_release(&trace);
+}
+
 static void explore_script(struct enumerator *e)
 {
     struct sim *sim = sim_new(e->script.seed);
     struct trace trace = { 0 };
-    struct image empty = { 0 };
     struct history history = { .states = e->script.states, .count = e->script.step_count + 1 };
     sim_lie(sim, e->options->lie);
     sim_record(sim, STORE_PATH, &trace);
@@ -461,13 +604,16 @@ static void explore_script(struct enumerator *e)
     if (reason.text[0] != 0)
         trial_violation(e->trials, reason.text);
     sim_free(sim);
-    for (int model = DISK_POSIX; ran && model <= DISK_EXT4 && !time_is_up(e); model++) {
-        struct disk *disk = disk_new((enum disk_model)model, &empty);
-        explore(e, disk, &trace, &history, 1, 0);
-        disk_free(disk);
-    }
+    if (ran)
+        cut_trace(e, &trace, &history);
     trace_release(&trace);
 }
+
+#define TURN_COUNT (sizeof turns / sizeof *turns)
+static const enum flavour turns[] = {
+    FLAVOUR_MIXED, FLAVOUR_COMMIT, FLAVOUR_ROLL, FLAVOUR_BATCH, FLAVOUR_REOPEN, FLAVOUR_INTERVAL, FLAVOUR_HUGE,
+    FLAVOUR_COMPACT, FLAVOUR_EXPIRE, FLAVOUR_BACKUP, FLAVOUR_SMALL,
+};
 
 static void work(struct trials *trials, void *context)
 {
@@ -480,25 +626,32 @@ static void work(struct trials *trials, void *context)
     uint64_t *counters = trials->counters;
     while (trials->resume < e->options->scripts && !time_is_up(e)) {
         uint64_t i = trials->resume++;
-        e->flavour = (enum flavour)(i % (FLAVOUR_COUNT + 1));
-        if (e->flavour == FLAVOUR_COUNT)
-            e->flavour = i / (FLAVOUR_COUNT + 1) % 2 == 0 ? FLAVOUR_SMALL : FLAVOUR_GROW;
+        e->flavour = turns[i % TURN_COUNT];
+        if (e->flavour == FLAVOUR_SMALL && i / TURN_COUNT % 2 == 1)
+            e->flavour = FLAVOUR_GROW;
         if (e->options->flavour >= 0)
             e->flavour = (enum flavour)e->options->flavour;
         e->random = e->options->seed + i;
         snprintf(e->name, sizeof e->name, "--scripts 1 --seed %llu --flavour %d (%s)",
                  (unsigned long long)e->random, e->flavour, flavour_name(e->flavour));
         script_make(&e->script, e->options->seed + i, e->flavour);
-        e->kills_only = e->flavour >= FLAVOUR_SMALL;
+        e->kills_only = flavour_is_small(e->flavour);
+        if (e->flavour == FLAVOUR_BACKUP)
+            explore_backups(e);
         if (e->kills_only)
             explore_stores(e);
         else
             explore_script(e);
+        for (uint32_t step = 0; step <= STEPS_MAX; step++)
+            image_clear(&e->names[step]);
         script_release(&e->script);
         counters[SCRIPTS]++;
     }
     image_release(&e->image);
     image_release(&e->second);
+    image_release(&e->source);
+    for (uint32_t step = 0; step <= STEPS_MAX; step++)
+        image_release(&e->names[step]);
     free(e->seen);
     free(e);
 }

@@ -4,7 +4,8 @@
  * every acknowledged write is still there: in the store that met the failure, after a kill, after a
  * close and open, and (what was durable) after a power cut. A write that failed is there wholly or
  * not at all. After a failed sync nothing is acknowledged until the store is opened again. Nothing
- * leaks. Nothing is called corrupt that is not.
+ * leaks. Nothing is called corrupt that is not. A backup that fails is what it was, or what it was to be,
+ * and the next one succeeds.
  *
  * Method: replay one script with call n failing, for n = 0, 1, 2, ... until a run meets no failure,
  * with different errors and half-done writes. For each key the set of values it may have is kept:
@@ -20,7 +21,10 @@
 enum counter { RUNS, FAILED_CALLS, REPORTED, ABSORBED, CUTS, COUNTED_CALLS };
 #define MAY_MAX 48u
 #define BROKEN_MAX STEPS_MAX
-#define FLAVOURS_TRIED (FLAVOUR_HUGE + 1u)      /* all before it, and the one with compaction */
+#define TURN_COUNT (sizeof turns / sizeof *turns)
+static const enum flavour turns[] = {       /* the others take long: --flavour */
+    FLAVOUR_MIXED, FLAVOUR_COMMIT, FLAVOUR_ROLL, FLAVOUR_BATCH, FLAVOUR_REOPEN, FLAVOUR_INTERVAL, FLAVOUR_COMPACT,
+};
 
 struct options {
     uint64_t scripts, seed, stride;
@@ -47,6 +51,10 @@ struct run {
     struct may durable[KEY_COUNT];      /* what a power cut may leave */
     struct broken broken[BROKEN_MAX];
     uint32_t broken_count;
+    struct state backups[STEPS_MAX];    /* states that the backup may have, if there is one */
+    uint32_t backup_count, backup_steps;
+    bool backed_up;
+    struct image backup;
     bool poisoned;                      /* a failed sync was reported */
     uint64_t syncs_failed;              /* as it was when the store was opened */
     struct reason reason;
@@ -71,16 +79,27 @@ static bool may_have(const struct may *may, int32_t value)
     return may->count == MAY_MAX;
 }
 
+/* Absent may be what was deleted, and what has expired. */
+static bool may_be_absent(const struct run *run, const struct may *may)
+{
+    bool absent = may_have(may, ABSENT);
+    for (uint32_t i = 0; i < may->count; i++)
+        absent = absent || script_over(run->script, may->value[i]);
+    return absent;
+}
+
 static void may_add_all(struct may *to, const struct may *from)
 {
     for (uint32_t i = 0; i < from->count; i++)
         may_add(to, from->value[i]);
 }
 
-/* The final value that the step gives to `key`; false if it does not write it. */
+/* The final value that the step gives to `key`; false if it does not write it, or if that depends. */
 static bool step_writes(const struct script *script, uint32_t number, uint32_t key, int32_t *value)
 {
     struct state mark;
+    if (script->steps[number].kind == STEP_EXPIRE)
+        return false;
     for (uint32_t i = 0; i < KEY_COUNT; i++)
         mark.value[i] = -2;
     script_apply(script, number, &mark);
@@ -130,7 +149,7 @@ static bool check_whole(struct run *run, const struct state *state)
         for (uint32_t key = 0; key < KEY_COUNT; key++) {
             int32_t value;
             if (!broken->key[key] || !step_writes(run->script, broken->step, key, &value) ||
-                value == ABSENT)
+                value == ABSENT || script_over(run->script, value))
                 continue;
             some = some || state->value[key] == value;
             all = all && state->value[key] == value;
@@ -145,7 +164,7 @@ static bool check_state(struct run *run, const struct may *may, const struct sta
                         const char *when)
 {
     for (uint32_t key = 0; key < KEY_COUNT; key++) {
-        if (!may_have(&may[key], state->value[key])) {
+        if (state->value[key] == ABSENT ? !may_be_absent(run, &may[key]) : !may_have(&may[key], state->value[key])) {
             return fail(&run->reason, "%s key %u has v%d, but must have v%d%s", when, key,
                         state->value[key], may[key].value[0], may[key].count > 1 ? " or ..." : "");
         }
@@ -190,22 +209,17 @@ static bool check_reads(struct run *run)
 {
     struct state state;
     for (uint32_t key = 0; key < KEY_COUNT; key++) {
-        struct reason ignored = { "" };
         uint64_t before = sim_failed(run->sim, SIM_ANY);
-        const struct bytes *bytes = &run->script->keys[key];
-        static uint8_t buffer[(1u << 20) + 65536];
-        int64_t size = pykv_get(run->store, bytes->bytes, bytes->size, buffer, sizeof buffer, NULL);
-        if (size < 0 && size != -1000 + PYKV_NOT_FOUND) {
-            if (!check_status(run, (int)(size + 1000), before, "get"))
+        int status = read_value(run->script, run->store, key, &state.value[key]);
+        if (status != PYKV_OK) {
+            if (!check_status(run, status, before, "get"))
                 return false;
             state.value[key] = run->live[key].value[0];
-            continue;
+            if (script_over(run->script, state.value[key]))
+                state.value[key] = ABSENT;
+        } else if (state.value[key] == (int32_t)VALUES_MAX) {
+            return fail(&run->reason, "key %u has a value or an expiry that it never had, or that is over", key);
         }
-        state.value[key] = size < 0 ? ABSENT
-                                    : find_value(run->script, key, buffer, (size_t)size);
-        if (state.value[key] == (int32_t)VALUES_MAX)
-            return fail(&run->reason, "key %u has a value that it never had", key);
-        (void)ignored;
     }
     return check_state(run, run->live, &state, "while open") && check_whole(run, &state);
 }
@@ -303,10 +317,12 @@ static void kill_process(struct run *run, bool reboot)
     sim_record(run->sim, STORE_PATH, NULL);
     sim_pause_faults(run->sim, true);
     sim_save(run->sim, STORE_PATH, &image);
+    sim_save(run->sim, BACKUP_PATH, &run->backup);
     pykv_free(run->store);
     run->store = NULL;
     run->poisoned = false;
     sim_load(run->sim, STORE_PATH, &image);
+    sim_add(run->sim, BACKUP_PATH, &run->backup);
     sim_pause_faults(run->sim, false);
     if (reboot) {           /* in good order: the system has written everything to the disk */
         sim_set_boot(run->sim, ++run->boot);
@@ -364,20 +380,83 @@ static int do_incr(struct run *run, uint32_t number, bool *durable)
     return status;
 }
 
+/* pykv_expire: what the key has now follows from what it had, whatever failed before. Durable, it is so with
+ * all before. */
+static int do_expire(struct run *run, uint32_t number, bool *durable)
+{
+    const struct step *step = &run->script->steps[number];
+    uint32_t key = step->ops[0].key;
+    const struct bytes *name = &run->script->keys[key];
+    struct may alive = { .count = 0 }, gone = { .count = 0 };
+    bool commits = step->durability == PYKV_DURABILITY_COMMIT || run->script->options.durability == PYKV_DURABILITY_COMMIT;
+    bool changes = true;
+    for (uint32_t i = 0; i < run->live[key].count; i++) {
+        int32_t value = run->live[key].value[i], next;
+        if (value == ABSENT || script_over(run->script, value)) {
+            may_add(&gone, value);
+        } else {
+            may_add(&alive, next = script_add_expiry(run->script, value, step->expiry_ms, step->later));
+            changes = changes && next != value;
+        }
+    }
+    int status = pykv_expire(run->store, name->bytes, name->size, step->expiry_ms, step->later, step->durability);
+    if (status == PYKV_OK && alive.count > 0)
+        run->live[key] = alive;
+    else if (status == PYKV_NOT_FOUND && gone.count > 0)
+        run->live[key] = gone;
+    else if (status >= 0)
+        fail(&run->reason, "expire answers %d, which it cannot", status);
+    else
+        may_add_all(&run->live[key], &alive);
+    *durable = status == PYKV_OK && commits && changes;
+    may_add_all(&run->durable[key], &run->live[key]);
+    for (uint32_t i = 0; i < run->broken_count && status == PYKV_OK; i++)
+        run->broken[i].key[key] = false;
+    return status < 0 ? status : PYKV_OK;
+}
+
+/* A backup that fails leaves the older one, or, if it came that far, is the new one. */
+static int do_backup(struct run *run, uint32_t number, bool *durable)
+{
+    struct reason reason = { "" };
+    struct state *state = &run->backups[run->backup_count];
+    run->backup_steps++;
+    sim_pause_faults(run->sim, true);
+    bool known = read_state(run->script, run->store, state, &reason);
+    sim_pause_faults(run->sim, false);
+    if (!known) {
+        fail(&run->reason, "before a backup: %.400s", reason.text);
+        return PYKV_OK;
+    }
+    int status = script_back_up(run->store, number % 2 == 0 ? 0 : PYKV_BACKUP_COPY);
+    if (status == PYKV_OK) {
+        run->backups[0] = *state;
+        run->backup_count = 0;
+        run->backed_up = true;
+    }
+    run->backup_count++;
+    *durable = status == PYKV_OK;
+    return status;
+}
+
 static int do_step(struct run *run, uint32_t number, bool *durable)
 {
     const struct step *step = &run->script->steps[number];
     if (step->kind == STEP_INCR)
         return do_incr(run, number, durable);
+    if (step->kind == STEP_EXPIRE)
+        return do_expire(run, number, durable);
+    if (step->kind == STEP_BACKUP)
+        return do_backup(run, number, durable);
     if (step->kind == STEP_DELETE) {    /* present or absent is not known beforehand */
         const struct bytes *key = &run->script->keys[step->ops[0].key];
         const struct may *may = &run->live[step->ops[0].key];
         int status = pykv_delete(run->store, key->bytes, key->size, step->durability);
         *durable = status == PYKV_OK && (step->durability == PYKV_DURABILITY_COMMIT ||
                    run->script->options.durability == PYKV_DURABILITY_COMMIT);
-        if (status == PYKV_NOT_FOUND && !may_have(may, ABSENT))
+        if (status == PYKV_NOT_FOUND && !may_be_absent(run, may))
             fail(&run->reason, "delete does not find key %u", step->ops[0].key);
-        if (status == PYKV_OK && may->count == 1 && may->value[0] == ABSENT)
+        if (status == PYKV_OK && may->count == 1 && may_be_absent(run, may))
             fail(&run->reason, "delete finds key %u, which is absent", step->ops[0].key);
         return status < 0 ? status : PYKV_OK;
     }
@@ -394,6 +473,7 @@ static bool run_step(struct run *run, uint32_t number)
     char what[256];
     bool durable = false;
     run->trace->progress.started = number + 1;
+    script_set_time(run->script, run->sim, script_time(number));
     uint64_t before = sim_failed(run->sim, SIM_ANY);
     uint64_t syncs_before = sim_failed(run->sim, SIM_FILE_SYNC);
     if (step->kind == STEP_REOPEN)
@@ -422,10 +502,43 @@ static bool run_step(struct run *run, uint32_t number)
         bool commits = step->durability == PYKV_DURABILITY_COMMIT ||
                        run->script->options.durability == PYKV_DURABILITY_COMMIT;
         if (sim_failed(run->sim, SIM_FILE_SYNC) > syncs_before && step->kind != STEP_COMPACT &&
-            (step->kind == STEP_SYNC || commits))   /* compaction also syncs what it can do without */
+            step->kind != STEP_BACKUP &&            /* they also sync what is not the log */
+            (step->kind == STEP_SYNC || commits))
             run->poisoned = true;
     }
     return run->reason.text[0] == 0 && (status == PYKV_OK || check_reads(run));
+}
+
+static bool check_backup_is(struct run *run, struct sim *sim, const struct state *states, uint32_t count)
+{
+    struct pykv_options options = run->script->options;
+    struct pykv_store *store = NULL;
+    struct state state;
+    options.flag = PYKV_FLAG_READ;
+    int status = pykv_open_with(sim_os(sim), BACKUP_PATH, &options, &store);
+    bool none = status == PYKV_MISSING ||
+                (status == PYKV_CORRUPT && strstr(pykv_last_error()->message, "never finished") != NULL);
+    if (none && !run->backed_up)
+        return true;
+    if (status != PYKV_OK)
+        return fail(&run->reason, "open the backup: %d %s", status, pykv_last_error()->message);
+    bool good = read_state(run->script, store, &state, &run->reason) &&
+                find_state(run->script, states, count, 0, count - 1, &state, &run->reason) >= 0 &&
+                check_agrees(run->script, store, &state, &run->reason);
+    pykv_free(store);
+    return good;
+}
+
+/* The backup, and the next one. */
+static bool check_backup(struct run *run, struct sim *sim, struct pykv_store *store, const struct state *state)
+{
+    if (!check_backup_is(run, sim, run->backups, run->backup_count > 0 ? run->backup_count : 1))
+        return false;
+    int status = script_back_up(store, 0);
+    if (status != PYKV_OK)
+        return fail(&run->reason, "the next backup: %d %s", status, pykv_last_error()->message);
+    run->backed_up = true;
+    return check_backup_is(run, sim, state, 1);
 }
 
 /* The store as `image` has it, on a healthy machine. */
@@ -437,6 +550,8 @@ static bool check_later(struct run *run, const struct image *image, uint64_t boo
     struct state state;
     sim_set_boot(sim, boot);
     sim_load(sim, STORE_PATH, image);
+    sim_add(sim, BACKUP_PATH, &run->backup);
+    script_set_time(run->script, sim, script_time(run->script->step_count));
     int status = pykv_open_with(sim_os(sim), STORE_PATH, &run->script->options, &store);
     bool good = status == PYKV_OK;
     if (!good) {
@@ -446,6 +561,9 @@ static bool check_later(struct run *run, const struct image *image, uint64_t boo
     good = good && read_state(run->script, store, &state, &run->reason) &&
            check_state(run, may, &state, when) && (!whole || check_whole(run, &state)) &&
            check_agrees(run->script, store, &state, &run->reason);
+    bool backed_up = run->backed_up;
+    good = good && (run->backup_steps == 0 || check_backup(run, sim, store, &state));
+    run->backed_up = backed_up;
     if (!good && run->reason.text[0] != 0) {
         char text[sizeof run->reason.text];
         memcpy(text, run->reason.text, sizeof text);
@@ -518,6 +636,7 @@ static bool run_fault(struct trials *trials, uint64_t seed, enum flavour flavour
     uint64_t failed = sim_failed(run->sim, SIM_ANY);
     sim_fail(run->sim, NULL);
     sim_save(run->sim, STORE_PATH, &closed);
+    sim_save(run->sim, BACKUP_PATH, &run->backup);
     if (run->reason.text[0] == 0) {
         bool good = check_later(run, &killed, run->boot, run->live, true, "after a kill") &&
                     check_later(run, &closed, run->boot, run->live, true, "after a close") &&
@@ -541,6 +660,7 @@ static bool run_fault(struct trials *trials, uint64_t seed, enum flavour flavour
     image_release(&killed);
     image_release(&closed);
     image_release(&run->base);
+    image_release(&run->backup);
     script_release(script);
     free(script);
     free(run);
@@ -552,8 +672,7 @@ static void work(struct trials *trials, void *context)
     const struct options *options = context;
     uint64_t number = 0;        /* of the run: those before trials->resume were tried */
     for (uint64_t i = 0; i < options->scripts && !trials_enough(trials); i++) {
-        enum flavour flavour = i % FLAVOURS_TRIED == FLAVOUR_HUGE ? FLAVOUR_COMPACT
-                                                                  : (enum flavour)(i % FLAVOURS_TRIED);
+        enum flavour flavour = turns[i % TURN_COUNT];
         if (options->flavour >= 0)
             flavour = (enum flavour)options->flavour;
         for (unsigned mode = 0; mode < 6 && !trials_enough(trials); mode++) {
@@ -576,7 +695,7 @@ static void work(struct trials *trials, void *context)
 
 int main(int argc, char **argv)
 {
-    struct options options = { .scripts = FLAVOURS_TRIED, .seed = 1, .stride = 1, .flavour = -1 };
+    struct options options = { .scripts = TURN_COUNT, .seed = 1, .stride = 1, .flavour = -1 };
     struct trials *trials = trials_new();
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *name = argv[i], *value = argv[i + 1];
