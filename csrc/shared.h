@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 8u
+#define SHARED_LAYOUT 9u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
