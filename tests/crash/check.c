@@ -63,6 +63,12 @@ int read_value(const struct script *script, struct pykv_store *store, uint32_t k
     return status < 0 ? status : PYKV_OK;
 }
 
+bool tells_no_backup(int status)
+{
+    return status == PYKV_MISSING ||
+           (status == PYKV_CORRUPT && strstr(pykv_last_error()->message, "never finished") != NULL);
+}
+
 /* The preloaded keys never change. */
 static bool read_preload(const struct script *script, struct pykv_store *store,
                          struct reason *reason)

@@ -16,6 +16,9 @@ int32_t find_value(const struct script *script, uint32_t key, const uint8_t *byt
  * status. */
 int read_value(const struct script *script, struct pykv_store *store, uint32_t key, int32_t *value);
 
+/* Whether a failed open says that there is no backup, or that it was never finished. */
+bool tells_no_backup(int status);
+
 /* Read every key. False if a value is not one that this key ever had, or a read fails. */
 bool read_state(const struct script *script, struct pykv_store *store, struct state *out,
                 struct reason *reason);

@@ -13,7 +13,7 @@
  * each of the last effects alone and left out, random subsets, torn sectors; in both models of a
  * file system. Each image that was not seen before is a trial. */
 #define _POSIX_C_SOURCE 200809L
-#include "check.h"
+#include "after.h"
 #include "trial.h"
 
 #include <stdio.h>
@@ -35,19 +35,11 @@ struct options {
     enum sim_lie lie;
 };
 
-/* The states that a store went through, and how a trace's progress counts in them. */
-struct history {
-    const struct state *states;
-    uint32_t count;
-    uint32_t base;          /* states before the trace's own steps: progress n means base + n */
-    uint32_t floor;         /* known durable when the trace began */
-    uint64_t now_ms;        /* the clock then */
-};
-
 struct enumerator {
     struct trials *trials;
     const struct options *options;
     struct script script;
+    struct after after;
     uint64_t *seen;         /* open addressing: hash, then j + 1 */
     size_t seen_count, seen_capacity;
     uint64_t random, boot;
@@ -55,11 +47,9 @@ struct enumerator {
     enum flavour flavour;
     char name[96];          /* of the script, as options that run it again */
     bool kills_only;        /* the trace does not tell log from keydir: no cuts after kills */
-    uint64_t cut_ms;        /* what the clock shows when the store is opened after the cut */
-    bool backup;            /* the trace is of the directory of a backup, */
-    struct image source;    /* and this is the store at the end */
+    bool backup;            /* the trace is of the directory of a backup */
+    struct image source;    /* its store at the end */
     struct image names[STEPS_MAX + 1];  /* the backup after so many steps, where the last was one */
-    uint32_t names_step;    /* steps that were done before the cut */
     double started;
 };
 
@@ -113,164 +103,6 @@ static void dump_trace(const struct trace *trace, size_t p, const char *path)
     fclose(out);
 }
 
-static bool check_usage(struct sim *sim, struct reason *reason)
-{
-    struct sim_usage usage = sim_usage(sim);
-    if (usage.descriptors + usage.mappings + usage.allocations + usage.locks == 0)
-        return true;
-    return fail(reason, "closed, but %llu descriptors, %llu mappings, %llu allocations, %llu locks "
-                "are left", (unsigned long long)usage.descriptors,
-                (unsigned long long)usage.mappings, (unsigned long long)usage.allocations,
-                (unsigned long long)usage.locks);
-}
-
-/* Files that had a second name in a backup have one again: nobody may write to them. */
-static void add_names(const struct enumerator *e, struct sim *sim)
-{
-    uint32_t step = e->names_step;
-    while (step > 0 && e->names[step].count == 0)
-        step--;
-    sim_add(sim, BACKUP_PATH, &e->names[step]);
-}
-
-/* Open what `image` holds and check it; then write, close, open and check again. Returns the state
- * found, or -1. With a trace: records this, and *after tells how far it came. */
-static int check_image(struct enumerator *e, struct sim *sim, const struct image *image,
-                       const struct history *history, uint32_t low, uint32_t high,
-                       struct trace *trace, struct reason *reason)
-{
-    struct pykv_store *store = NULL;
-    struct state state;
-    int found = -1;
-    sim_load(sim, STORE_PATH, image);
-    sim_record(sim, STORE_PATH, trace);
-    script_set_time(&e->script, sim, e->cut_ms);
-    add_names(e, sim);
-    struct trace ignored = { 0 };
-    struct trace *progress = trace != NULL ? trace : &ignored;
-    int status = pykv_open_with(sim_os(sim), STORE_PATH, &e->script.options, &store);
-    if (status != PYKV_OK) {
-        fail(reason, "open: %d %s (%s at %llu)", status, pykv_last_error()->message,
-             pykv_last_error()->path, (unsigned long long)pykv_last_error()->offset);
-        goto done;
-    }
-    if (!read_state(&e->script, store, &state, reason))
-        goto done;
-    found = find_state(&e->script, history->states, history->count, low, high, &state, reason);
-    if (found < 0 || !check_agrees(&e->script, store, &state, reason))
-        goto done;
-    for (uint32_t i = 0; i < AFTER_COUNT; i++) {
-        bool durable;
-        progress->progress.started = i + 1;
-        progress->progress.now_ms = script_time(e->script.step_count + i);
-        status = script_do(&e->script, e->script.step_count + i, sim_os(sim), &store, &durable);
-        if (status != PYKV_OK) {
-            fail(reason, "writing afterwards: %d %s", status, pykv_last_error()->message);
-            goto done;
-        }
-        script_apply(&e->script, e->script.step_count + i, &state);
-        progress->progress.acked = i + 1;
-        if (durable)
-            progress->progress.durable = i + 1;
-    }
-    if (!check_agrees(&e->script, store, &state, reason))
-        goto done;
-    status = pykv_close(store);
-    pykv_free(store);
-    store = NULL;
-    if (status != PYKV_OK) {
-        fail(reason, "close: %d %s", status, pykv_last_error()->message);
-        goto done;
-    }
-    progress->progress.durable = AFTER_COUNT;
-    if (!check_usage(sim, reason))
-        goto done;
-    status = pykv_open_with(sim_os(sim), STORE_PATH, &e->script.options, &store);
-    if (status != PYKV_OK)
-        fail(reason, "open again: %d %s", status, pykv_last_error()->message);
-    else
-        check_agrees(&e->script, store, &state, reason);
-done:
-    pykv_free(store);
-    if (reason->text[0] == 0)
-        check_usage(sim, reason);
-    sim_record(sim, STORE_PATH, NULL);
-    return reason->text[0] == 0 ? found : -1;
-}
-
-static bool open_at(struct enumerator *e, struct sim *sim, const char *path, int flag, struct pykv_store **store,
-                    struct reason *reason)
-{
-    struct pykv_options options = e->script.options;
-    options.flag = flag;
-    int status = pykv_open_with(sim_os(sim), path, &options, store);
-    return status == PYKV_OK || fail(reason, "open %s: %d %s", path, status, pykv_last_error()->message);
-}
-
-/* The backup holds one of these states, and reading it changes nothing. Which one, or -1. */
-static int check_state(struct enumerator *e, struct sim *sim, const struct history *history, uint32_t low, uint32_t high,
-                       struct reason *reason)
-{
-    struct pykv_store *store = NULL;
-    struct image before = { 0 }, after = { 0 };
-    struct state state;
-    int found = -1;
-    sim_save(sim, BACKUP_PATH, &before);
-    if (open_at(e, sim, BACKUP_PATH, PYKV_FLAG_READ, &store, reason) && read_state(&e->script, store, &state, reason)) {
-        found = find_state(&e->script, history->states, history->count, low, high, &state, reason);
-        if (found >= 0 && !check_agrees(&e->script, store, &state, reason))
-            found = -1;
-    }
-    pykv_free(store);
-    sim_save(sim, BACKUP_PATH, &after);
-    if (image_hash(&before, true) != image_hash(&after, true)) {
-        fail(reason, "reading the backup has changed it");
-        found = -1;
-    }
-    image_release(&before);
-    image_release(&after);
-    return found;
-}
-
-/* What `image` holds of a backup. States count backups; state 0 is that there is none. */
-static int check_backup(struct enumerator *e, struct sim *sim, const struct image *image, const struct history *history,
-                        uint32_t low, uint32_t high, struct reason *reason)
-{
-    struct pykv_options options = e->script.options;
-    struct pykv_store *store = NULL;
-    uint32_t last = history->count - 1;
-    int found = 0;
-    sim_load(sim, BACKUP_PATH, image);
-    sim_add(sim, STORE_PATH, &e->source);
-    options.flag = PYKV_FLAG_READ;
-    int status = low > 0 ? PYKV_OK : pykv_open_with(sim_os(sim), BACKUP_PATH, &options, &store);
-    pykv_free(store);
-    bool refused = status == PYKV_MISSING ||
-                   (status == PYKV_CORRUPT && strstr(pykv_last_error()->message, "never finished") != NULL);
-    if (status != PYKV_OK && !refused)
-        fail(reason, "open: %d %s", status, pykv_last_error()->message);
-    else if (!refused)
-        found = check_state(e, sim, history, low > 0 ? low : 1, high, reason);
-    store = NULL;
-    if (found >= 0 && reason->text[0] == 0 && open_at(e, sim, STORE_PATH, PYKV_FLAG_WRITE, &store, reason)) {
-        status = script_back_up(store, image->count % 2 == 0 ? 0 : PYKV_BACKUP_COPY);
-        if (status != PYKV_OK)
-            fail(reason, "the next backup: %d %s", status, pykv_last_error()->message);
-    }
-    pykv_free(store);
-    store = NULL;
-    if (reason->text[0] == 0 && check_state(e, sim, history, last, last, reason) >= 0 &&
-        open_at(e, sim, BACKUP_PATH, PYKV_FLAG_WRITE, &store, reason)) {
-        status = pykv_put(store, (const uint8_t *)"key", 3, NULL, 0, 0, PYKV_DURABILITY_COMMIT, NULL);
-        if (status != PYKV_OK)
-            fail(reason, "writing to a backup: %d %s", status, pykv_last_error()->message);
-    }
-    pykv_free(store);
-    if (reason->text[0] == 0)
-        check_usage(sim, reason);
-    return reason->text[0] == 0 ? found : -1;
-}
-
 static void explore(struct enumerator *e, struct disk *disk, const struct trace *trace,
                     const struct history *history, uint64_t boot, unsigned depth);
 
@@ -285,8 +117,8 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
     struct trace trace = { 0 };
     bool again = depth == 0 && !e->backup && next_random(&e->random) % e->options->second_every == 0;
     sim_set_boot(sim, boot);
-    int found = e->backup ? check_backup(e, sim, image, history, low, high, &reason)
-                          : check_image(e, sim, image, history, low, high, again ? &trace : NULL, &reason);
+    int found = e->backup ? check_backup(&e->after, sim, image, history, low, high, &reason)
+                          : check_image(&e->after, sim, image, history, low, high, again ? &trace : NULL, &reason);
     sim_free(sim);
     if (found < 0) {
         trial_violation(e->trials, reason.text);
@@ -301,7 +133,7 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
         }
         struct history later = {
             .states = states, .count = (uint32_t)found + AFTER_COUNT + 1, .base = (uint32_t)found,
-            .floor = disk == NULL ? (uint32_t)found : durable, .now_ms = e->cut_ms,
+            .floor = disk == NULL ? (uint32_t)found : durable, .now_ms = e->after.now_ms,
         };
         struct disk *next = disk == NULL ? disk_new(model, image) : disk_copy(disk);
         uint64_t before = e->trials->violations;
@@ -329,7 +161,7 @@ static void legal_range(struct enumerator *e, const struct trace *trace, size_t 
     *high = history->base + early.started;
     if (*high < *low)       /* the steps between have no effects: they change nothing */
         *high = *low;
-    e->cut_ms = (early.now_ms > history->now_ms ? early.now_ms : history->now_ms) + 10;
+    e->after.now_ms = (early.now_ms > history->now_ms ? early.now_ms : history->now_ms) + 10;
 }
 
 static void try_cut(struct enumerator *e, struct disk *disk, struct disk_choice *choice,
@@ -470,6 +302,14 @@ static bool time_is_up(const struct enumerator *e)
            (e->options->seconds > 0 && now() - e->started > e->options->seconds);
 }
 
+/* The backup as it was after so many steps of the script. */
+static void choose_names(struct enumerator *e, uint32_t step)
+{
+    while (step > 0 && e->names[step].count == 0)
+        step--;
+    e->after.names = &e->names[step];
+}
+
 static void explore(struct enumerator *e, struct disk *disk, const struct trace *trace,
                     const struct history *history, uint64_t boot, unsigned depth)
 {
@@ -485,7 +325,7 @@ static void explore(struct enumerator *e, struct disk *disk, const struct trace 
             continue;
         uint64_t lot = next_random(&e->random);
         if (depth == 0)         /* of a second crash the first one's counts */
-            e->names_step = p < trace->count ? trace->effects[p].progress.acked : trace->progress.acked;
+            choose_names(e, p < trace->count ? trace->effects[p].progress.acked : trace->progress.acked);
         if (depth > 0 && (lot >> 32) % points >= 4)
             continue;
         if (depth == 0 || lot >> 8 & 1 || e->kills_only)
@@ -622,6 +462,7 @@ static void work(struct trials *trials, void *context)
         abort();
     e->trials = trials;
     e->options = context;
+    e->after = (struct after){ .script = &e->script, .source = &e->source, .names = &e->names[0] };
     e->started = now();
     uint64_t *counters = trials->counters;
     while (trials->resume < e->options->scripts && !time_is_up(e)) {

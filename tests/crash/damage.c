@@ -526,7 +526,7 @@ static void damage_file(struct damager *d, const struct stage *stage, size_t num
             try_damage(d, stage, &(struct damage){ FLIP, number, at, masks[i] }, places);
         try_damage(d, stage, &(struct damage){ TRUNCATE, number, at, 0 }, places);
     }
-    for (uint64_t block = 0; block < blocks; block++) {
+    for (uint64_t block = 0; block < blocks; block += 1 + d->options->stride / 32) {
         bool zeros = true;
         for (uint64_t i = block * BLOCK; zeros && i < (block + 1) * BLOCK && i < file->size; i++)
             zeros = file->bytes[i] == 0;

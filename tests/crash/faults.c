@@ -516,9 +516,7 @@ static bool check_backup_is(struct run *run, struct sim *sim, const struct state
     struct state state;
     options.flag = PYKV_FLAG_READ;
     int status = pykv_open_with(sim_os(sim), BACKUP_PATH, &options, &store);
-    bool none = status == PYKV_MISSING ||
-                (status == PYKV_CORRUPT && strstr(pykv_last_error()->message, "never finished") != NULL);
-    if (none && !run->backed_up)
+    if (tells_no_backup(status) && !run->backed_up)
         return true;
     if (status != PYKV_OK)
         return fail(&run->reason, "open the backup: %d %s", status, pykv_last_error()->message);

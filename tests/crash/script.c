@@ -161,6 +161,17 @@ static enum step_kind pick_kind(uint64_t *random, enum flavour flavour)
          : kind < 89 ? STEP_SYNC : kind < 93 ? STEP_WAIT : kind < 97 ? STEP_REOPEN : STEP_READ;
 }
 
+/* The next key from `key` on that is there, if any is. */
+static uint8_t pick_present(const struct state *state, uint8_t key)
+{
+    for (uint32_t i = 0; i < KEY_COUNT; i++) {
+        uint8_t next = (uint8_t)((key + i) % KEY_COUNT);
+        if (next != COUNTER_KEY && state->value[next] != ABSENT)
+            return next;
+    }
+    return key;
+}
+
 static void make_step(struct script *script, uint32_t number, uint64_t *random,
                       enum flavour flavour)
 {
@@ -184,14 +195,17 @@ static void make_step(struct script *script, uint32_t number, uint64_t *random,
             if (op->op == PYKV_PUT && script->expires)
                 script->value_expiry[op->value] = pick_expiry(random, number);
             break;
-        case STEP_EXPIRE:
+        case STEP_EXPIRE: {
             step->expiry_ms = pick_expiry(random, number);
             step->later = pick(random, 3) == 0;
             script->now_ms = script_time(number);
+            const struct state seen = script_seen(script, &script->states[number]);
+            op->key = pick_present(&seen, op->key);
             op->value = script->states[number].value[op->key];
-            if (op->value != ABSENT && !script_over(script, op->value))
+            if (seen.value[op->key] != ABSENT)
                 op->value = script_add_expiry(script, op->value, step->expiry_ms, step->later);
             break;
+        }
         case STEP_INCR: {
             op->key = COUNTER_KEY;
             int32_t old = script->states[number].value[COUNTER_KEY];
