@@ -346,7 +346,8 @@ static int step(struct pykv_verification *verification, uint64_t until_ns)
                          .task_count = verification->task_count };
     verification->until_ns = until_ns;
     crew_init(&crew);
-    crew_start(&crew, crew.task_count - crew.next - 1);
+    size_t others = crew.task_count - crew.next - 1;
+    crew_start(&crew, others < CREW_MAX ? others : CREW_MAX - 1);
     crew_work(&crew);
     int status = crew_end(&crew);
     verification->next = crew.next;
