@@ -257,12 +257,15 @@ int replay_drop_damaged(struct replay *replay)
     struct record record;
     int status = PYKV_OK;
     log_reader_init(&reader, store->os);
+    reader.lazy = true;
     for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
         size_t count = 0;
         status = keydir_collect(store->keydir, bucket_count, bucket, slots, SLOTS_MAX, &count);
         for (size_t i = 0; i < count && status == PYKV_OK; i++) {
             uint64_t location = keydir_slot_location(slots[i]);
             status = log_read(&store->log, location, &reader, &record);
+            if (status == PYKV_OK)
+                status = log_read_value(&store->log, &reader, &record, 0, record.value_size, NULL);
             if (status != PYKV_CORRUPT)
                 continue;
             status = PYKV_OK;

@@ -138,9 +138,10 @@ static int tell(struct pykv_scan *scan, uint64_t slot, struct log_reader *reader
         status = rows_append(rows, record.key, record.key_size);
     if (status == PYKV_OK && scan->mode & 2)
         status = rows_append(rows, record.value, record.value_size);
-    uint64_t numbers[2] = { record.sequence, record.flags & RECORD_EXPIRY ? record.expiry : 0 };
-    if (status == PYKV_OK && scan->mode & 4)
+    if (status == PYKV_OK && scan->mode & 4) {
+        uint64_t numbers[2] = { record.sequence, record.flags & RECORD_EXPIRY ? record.expiry : 0 };
         status = rows_append(rows, (const uint8_t *)numbers, sizeof numbers);
+    }
     return status;
 }
 
