@@ -9,6 +9,7 @@ they were dumped from is a batch again. Everything else is written as it comes, 
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain, groupby
@@ -92,7 +93,7 @@ def load(store: str, file: BinaryIO, records_a_batch: int, durable: bool, as_jso
         records = chain([first] if first else [], lines.records)
         if versions and fresh:
             with progress("sort", lines.size) as lines.advance:
-                ordered = sort(records)
+                ordered = _sorted(records)
                 lowest = next(ordered)  # all lines have been read by then
             with progress("load", lines.count) as advance:
                 loader.write_sorted(_told(chain([lowest], ordered), advance))
@@ -104,17 +105,20 @@ def load(store: str, file: BinaryIO, records_a_batch: int, durable: bool, as_jso
     if as_json:
         counts = {"loaded": loader.loaded, "versions_kept": loader.kept, "expired": loader.expired}
         write_json(counts)
-        return
+    else:
+        click.echo(_summary(loader, versions, fresh), err=True)
+
+
+def _summary(loader: Loader, versions: bool, fresh: bool) -> str:
+    """Return what became of the records; of their versions, if they had any."""
     told = f"{loader.loaded:,} loaded"
-    if versions:
-        told += (
-            f", {loader.kept:,} with their versions"
-            if fresh
-            else " with new versions, as the store was not new"
-        )
+    if versions and fresh:
+        told += f", {loader.kept:,} with their versions"
+    elif versions:
+        told += " with new versions, as the store was not new"
     if loader.expired:
         told += f", {loader.expired:,} had expired"
-    click.echo(told, err=True)
+    return told
 
 
 class _Lines:
@@ -145,6 +149,15 @@ class _Lines:
                 self.count += 1
                 yield record
             self.advance(len(line))
+
+
+def _sorted(records: Iterable[Record]) -> Iterator[Record]:
+    try:
+        yield from sort(records)
+    except pykv.Error:  # some are an OSError, too
+        raise
+    except OSError as error:
+        raise Failure(f"cannot sort in {tempfile.gettempdir()}: {error.strerror}") from None
 
 
 def _told(records: Iterable[Record], advance: Callable[[int], None]) -> Iterator[Record]:

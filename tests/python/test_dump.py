@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 import signal
 import subprocess
@@ -273,6 +275,22 @@ def test_sort(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(_records, "RUN_SIZE", run_size)
         assert list(sort(iter(records))) == expected
     assert list(sort([])) == []
+
+
+def test_no_room_to_sort(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Is told on one line, and nothing is stored."""
+
+    def full(_runs: object, _run: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(_records, "RUN_SIZE", 1)
+    monkeypatch.setattr(_records._Runs, "add", full)
+    done = run("load", path, stdin=line("a", version=1))
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: cannot sort in ")
+    assert done.stderr.endswith(": No space left on device\n")
+    with pykv.open(path) as db:
+        assert len(db) == 0
 
 
 def test_memory_is_bounded(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
