@@ -358,6 +358,10 @@ static int prepare(struct pykv_store *store, const struct plan *plan, uint64_t m
     if (plan->puts != 0)
         return log_prepare(&store->log, LOG_PUTS, size, last, position);
     bool none = lent && atomic_load(&store->shared->reserve_size) < RESERVE_LEAST;
+    if (none) {             /* unless there is room again, or the reserve was only not made yet */
+        (void)reserve_back(store);
+        none = atomic_load(&store->shared->reserve_size) < RESERVE_LEAST;
+    }
     int status = log_prepare(&store->log, none ? LOG_NO_BLOCKS : LOG_DELETES, size, last, position);
     while (status == PYKV_FULL && !none && reserve_halve(store))
         status = log_prepare(&store->log, LOG_DELETES, size, last, position);
