@@ -226,6 +226,7 @@ int checkpoint_write(struct pykv_store *store)
     atomic_store(&store->shared->checkpoint_position, end);
     atomic_store(&store->shared->checkpoint_written, written);
     atomic_store(&store->shared->checkpoint_start, writer.start);
+    atomic_store(&store->shared->checkpoint_segments, writer.segment_id_next);
     atomic_store(&store->shared->checkpoint_sequence, shared_sequence(store->shared));
     struct sweep sweep = { .store = store, .newest = id };
     (void)os->dir_list(os, store->dir, sweep_name, &sweep);

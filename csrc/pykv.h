@@ -188,9 +188,10 @@ int pykv_contains_many(struct pykv_store *store, size_t count, const uint8_t *ke
                        const uint32_t *key_sizes, uint8_t *present);
 
 /* Iterate over all keys that begin with `prefix`, as of `snapshot`, or of this instant where it is
- * NULL, each exactly once, in no order. pykv_scan_next() fills `rows` with some keys (mode 1), values
- * (2) or keys and values in turn (3); PYKV_NOT_FOUND: no more. A scan is one thread's; close it, also
- * after a failure. One that has begun goes on after the snapshot was closed. */
+ * NULL, each exactly once, in no order. pykv_scan_next() fills `rows` with some keys; PYKV_NOT_FOUND: no
+ * more. mode is a sum of what each key has, in this order: its bytes (1), its value (2), its version and
+ * its expiry, 0 for never, as two uint64_t (4). A scan is one thread's; close it, also after a failure. One
+ * that has begun goes on after the snapshot was closed. */
 int pykv_scan_open(struct pykv_store *store, struct pykv_snapshot *snapshot, const uint8_t *prefix,
                    size_t prefix_size, int mode, struct pykv_scan **out);
 int pykv_scan_next(struct pykv_scan *scan, struct pykv_rows *rows);
@@ -265,6 +266,12 @@ int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const
                const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes,
                const uint64_t *numbers, int durability, size_t *failed, uint64_t *deleted,
                uint64_t *version);
+
+/* Put what another store had, as one batch, with the version that it had there. PYKV_CONFLICT, with nothing
+ * written: the store has that version already, or a later one. The next batch gets the version after it. */
+int pykv_load(struct pykv_store *store, uint64_t version, size_t count, const uint8_t *keys,
+              const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes,
+              const uint64_t *expiries, int durability);
 
 /* The end of a transaction: pykv_write() to the snapshot's store, and then pykv_snapshot_close(),
  * whatever came of it. Returns the version given to the batch; or -1000 + status for a failure; or,
@@ -350,13 +357,19 @@ struct pykv_report {
     uint64_t skipped_count, skipped_bytes;  /* damaged places of the log that do not matter: no key
                                           * leads there, and no recovery, as a checkpoint is newer */
 };
-/* Read and verify every record of every segment, and every slot of the keydir against the log.
- * PYKV_OK: every key can be read, now and after a recovery. PYKV_CORRUPT: the report lists what is
- * damaged; of a batch only what cannot be read. After a repair what it left out counts as skipped. */
+/* Read and verify every record of every segment, and every slot of the keydir against the log, with up to 8
+ * threads. PYKV_OK: every key can be read, now and after a recovery. PYKV_CORRUPT: the report lists what is
+ * damaged, in the order of segments and offsets; of a batch only what cannot be read. After a repair what it
+ * left out counts as skipped. */
 int pykv_verify(struct pykv_store *store, struct pykv_report *out);
-/* The same; the first `count` places are listed in `places`, and none in the report. */
-int pykv_verify_all(struct pykv_store *store, struct pykv_report *out, struct pykv_damage *places,
-                    size_t count);
+/* The same a second at a time, so that one sees how far it is, and can leave it. */
+struct pykv_verification;     /* one under way */
+int pykv_verify_open(struct pykv_store *store, struct pykv_verification **out);
+/* PYKV_OK, there is more; PYKV_NOT_FOUND, it is finished. `left` and `total` count bytes. One thread's. */
+int pykv_verify_step(struct pykv_verification *verification, struct pykv_progress *out);
+/* What was found, when it is finished, and all damaged places, valid until it is closed. */
+const struct pykv_damage *pykv_verify_report(const struct pykv_verification *verification, struct pykv_report *out);
+void pykv_verify_close(struct pykv_verification *verification);     /* NULL is fine */
 /* What a PYKV_REPAIR_ASIDE went without, beside the records that verification tells: segments that are
  * missing or too short, a damaged manifest. Of a missing segment `size` is what it had, if that is
  * known. *out is valid until the store is closed. */

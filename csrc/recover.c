@@ -746,6 +746,7 @@ static int finish(struct recovery *recovery)
     shared_counters_publish(shared, &recovery->replay.counters);
     store_sweep_locked(store);
     atomic_store(&shared->checkpoint_start, recovery->has_checkpoint ? recovery->checkpoint.start : 0);
+    atomic_store(&shared->checkpoint_segments, recovery->has_checkpoint ? recovery->checkpoint.segment_id_next : 0);
     if (store->private) {
         atomic_store(&shared->tail, recovery->position);
         atomic_store(&shared->writing_end, recovery->position);
@@ -810,6 +811,8 @@ int recover(struct pykv_store *store)
         status = check_unused(&recovery);
     if (status == PYKV_OK)
         status = replay_log(&recovery);
+    if (status == PYKV_OK && recovery.has_checkpoint && store->options.repair)
+        status = replay_drop_damaged(&recovery.replay);
     if (status == PYKV_OK)
         status = finish(&recovery);
     atomic_store(&store->recovered_records, recovery.replay.records);

@@ -1,11 +1,12 @@
 /* replay.c -- records of the log into the keydir, when it is built anew. Whole segments are read by
  * several threads; one inserts. The order in which records come does not matter: of two records of
  * a key the one with the higher sequence counts, and tombstones keep their slots until the end. */
+#include "crew.h"
 #include "store.h"
 
 #define CHUNK_SIZE 1024u
 #define CHUNKS_MAX 8u
-#define WORKERS_MAX 8u
+#define SLOTS_MAX 1024u        /* of a bucket */
 
 struct entry {
     uint64_t hash, location, sequence, size, expiry;
@@ -92,6 +93,34 @@ int replay_damage(struct pykv_store *store, uint64_t id, uint64_t offset, const 
     return PYKV_OK;
 }
 
+/* ---- One segment ---- */
+
+/* `each` gets all of its records, of the checkpoint's first one those behind its start. */
+static int read_segment(const struct replay *replay, uint64_t id,
+                        int (*each)(void *context, const struct record *record, uint64_t location), void *context)
+{
+    struct pykv_store *store = replay->store;
+    struct log_walk walk = { .log = &store->log, .each = each, .context = context, .offset = replay_offset(replay, id) };
+    int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
+    if (status != PYKV_OK)
+        return status;
+    walk.limit = log_limit(&store->log, walk.segment);
+    walk.loose_end = store->options.repair ? UINT64_MAX : 0;
+    if (walk.segment->base != NULL)
+        store->os->advise(store->os, walk.segment->base, walk.segment->map_size, OS_SEQUENTIAL);
+    while ((status = log_walk(&walk)) == PYKV_CORRUPT) {
+        status = replay_damage(store, id, walk.offset, "a record before the durable point does not verify");
+        if (status == PYKV_OK)
+            status = log_walk_resync(&walk);
+        if (status != PYKV_OK)
+            break;
+    }
+    log_walk_release(&walk);
+    if (walk.segment->base != NULL)
+        store->os->advise(store->os, walk.segment->base, walk.segment->map_size, OS_RANDOM);
+    return status;
+}
+
 /* ---- The threads that read ---- */
 
 struct chunk {
@@ -100,17 +129,11 @@ struct chunk {
 };
 
 struct pipeline {
-    struct pykv_store *store;
-    const struct replay *replay;
+    struct crew crew;           /* a task is a segment */
+    struct replay *replay;
     const uint64_t *ids;
-    size_t count, next;         /* segments; the next one to read */
-    size_t running;             /* readers that have not ended */
     struct chunk *ready[CHUNKS_MAX];
     size_t ready_count;
-    int status;                 /* the first failure */
-    uint64_t failed_id, failed_offset;
-    pthread_mutex_t mutex;
-    pthread_cond_t changed;
 };
 
 struct reader {
@@ -121,23 +144,24 @@ struct reader {
 static int chunk_send(struct reader *reader)
 {
     struct pipeline *pipeline = reader->pipeline;
-    pthread_mutex_lock(&pipeline->mutex);
-    while (pipeline->ready_count == CHUNKS_MAX && pipeline->status == PYKV_OK)
-        pthread_cond_wait(&pipeline->changed, &pipeline->mutex);
-    int status = pipeline->status;
+    struct crew *crew = &pipeline->crew;
+    pthread_mutex_lock(&crew->mutex);
+    while (pipeline->ready_count == CHUNKS_MAX && crew->status == PYKV_OK)
+        pthread_cond_wait(&crew->changed, &crew->mutex);
+    int status = crew->status;
     if (status == PYKV_OK) {
         pipeline->ready[pipeline->ready_count++] = reader->chunk;
         reader->chunk = NULL;
-        pthread_cond_broadcast(&pipeline->changed);
+        pthread_cond_broadcast(&crew->changed);
     }
-    pthread_mutex_unlock(&pipeline->mutex);
+    pthread_mutex_unlock(&crew->mutex);
     return status;
 }
 
 static int read_record(void *context, const struct record *record, uint64_t location)
 {
     struct reader *reader = context;
-    struct pykv_store *store = reader->pipeline->store;
+    struct pykv_store *store = reader->pipeline->replay->store;
     if (record->flags & (RECORD_MARK | RECORD_SEAL))
         return PYKV_OK;
     if (reader->chunk == NULL) {
@@ -152,87 +176,48 @@ static int read_record(void *context, const struct record *record, uint64_t loca
     return reader->chunk->count == CHUNK_SIZE ? chunk_send(reader) : PYKV_OK;
 }
 
-static int read_segment(struct reader *reader, uint64_t id, uint64_t *offset)
+static int read_segments(struct crew *crew)
 {
-    struct pykv_store *store = reader->pipeline->store;
-    struct log_walk walk = { .log = &store->log, .each = read_record, .context = reader,
-                             .offset = replay_offset(reader->pipeline->replay, id) };
-    *offset = 0;
-    int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
-    if (status != PYKV_OK)
-        return status;
-    walk.limit = log_limit(&store->log, walk.segment);
-    walk.loose_end = store->options.repair ? UINT64_MAX : 0;
-    if (walk.segment->base != NULL)
-        store->os->advise(store->os, walk.segment->base, walk.segment->map_size, OS_SEQUENTIAL);
-    while ((status = log_walk(&walk)) == PYKV_CORRUPT) {
-        *offset = walk.offset;
-        status = replay_damage(store, id, walk.offset, "a record before the durable point does not verify");
-        if (status == PYKV_OK)
-            status = log_walk_resync(&walk);
-        if (status != PYKV_OK)
-            break;
-    }
-    log_walk_release(&walk);
-    if (walk.segment->base != NULL)
-        store->os->advise(store->os, walk.segment->base, walk.segment->map_size, OS_RANDOM);
+    struct reader reader = { .pipeline = crew->context };
+    int status = PYKV_OK;
+    size_t i;
+    while (status == PYKV_OK && crew_next(crew, &i))
+        status = read_segment(reader.pipeline->replay, reader.pipeline->ids[i], read_record, &reader);
+    if (status == PYKV_OK && reader.chunk != NULL)
+        status = chunk_send(&reader);
+    crew->os->release(crew->os, reader.chunk);
     return status;
 }
 
-static void read_segments(void *context)
-{
-    struct pipeline *pipeline = context;
-    struct reader reader = { .pipeline = pipeline };
-    int status = PYKV_OK;
-    uint64_t id = 0, offset = 0;
-    for (;;) {
-        pthread_mutex_lock(&pipeline->mutex);
-        bool more = pipeline->next < pipeline->count && pipeline->status == PYKV_OK;
-        id = more ? pipeline->ids[pipeline->next++] : 0;
-        pthread_mutex_unlock(&pipeline->mutex);
-        if (!more || (status = read_segment(&reader, id, &offset)) != PYKV_OK)
-            break;
-    }
-    if (status == PYKV_OK && reader.chunk != NULL)
-        status = chunk_send(&reader);
-    pipeline->store->os->release(pipeline->store->os, reader.chunk);
-    pthread_mutex_lock(&pipeline->mutex);
-    if (status != PYKV_OK && pipeline->status == PYKV_OK) {
-        pipeline->status = status;
-        pipeline->failed_id = id;
-        pipeline->failed_offset = offset;
-    }
-    pipeline->running--;
-    pthread_cond_broadcast(&pipeline->changed);
-    pthread_mutex_unlock(&pipeline->mutex);
-}
-
 /* The one that inserts: takes what the readers have made until they all have ended. */
-static void insert_chunks(struct replay *replay, struct pipeline *pipeline)
+static void insert_chunks(struct pipeline *pipeline)
 {
+    struct replay *replay = pipeline->replay;
+    struct crew *crew = &pipeline->crew;
     struct log_reader reader;
-    log_reader_init(&reader, replay->store->os);
-    pthread_mutex_lock(&pipeline->mutex);
-    while (pipeline->running > 0 || pipeline->ready_count > 0) {
+    log_reader_init(&reader, crew->os);
+    pthread_mutex_lock(&crew->mutex);
+    while (crew->running > 0 || pipeline->ready_count > 0) {
         if (pipeline->ready_count == 0) {
-            pthread_cond_wait(&pipeline->changed, &pipeline->mutex);
+            pthread_cond_wait(&crew->changed, &crew->mutex);
             continue;
         }
         struct chunk *chunk = pipeline->ready[--pipeline->ready_count];
-        int status = pipeline->status;
-        pthread_cond_broadcast(&pipeline->changed);
-        pthread_mutex_unlock(&pipeline->mutex);
-        for (size_t i = 0; i < chunk->count && status == PYKV_OK; i++) {
+        bool useful = crew->status == PYKV_OK;
+        int status = PYKV_OK;
+        pthread_cond_broadcast(&crew->changed);
+        pthread_mutex_unlock(&crew->mutex);
+        for (size_t i = 0; i < chunk->count && status == PYKV_OK && useful; i++) {
             if (i + 16 < chunk->count)
                 keydir_prefetch(replay->store->keydir, chunk->entries[i + 16].hash);
             status = replay_entry(replay, &reader, &chunk->entries[i]);
         }
-        replay->store->os->release(replay->store->os, chunk);
-        pthread_mutex_lock(&pipeline->mutex);
-        if (status != PYKV_OK && pipeline->status == PYKV_OK)
-            pipeline->status = status;
+        crew->os->release(crew->os, chunk);
+        if (status != PYKV_OK)
+            crew_fail(crew, status);
+        pthread_mutex_lock(&crew->mutex);
     }
-    pthread_mutex_unlock(&pipeline->mutex);
+    pthread_mutex_unlock(&crew->mutex);
     log_reader_release(&reader);
 }
 
@@ -245,56 +230,50 @@ static int insert_record(void *context, const struct record *record, uint64_t lo
     return replay_record(replay, hash_bytes(&replay->store->hash_key, record->key, record->key_size), location, record);
 }
 
-static int replay_alone(struct replay *replay, const uint64_t *ids, size_t count)
+int replay_segments(struct replay *replay, const uint64_t *ids, size_t count)
 {
-    struct pykv_store *store = replay->store;
-    int status = PYKV_OK;
-    for (size_t i = 0; i < count && status == PYKV_OK; i++) {
-        struct log_walk walk = { .log = &store->log, .each = insert_record, .context = replay,
-                                 .offset = replay_offset(replay, ids[i]) };
-        status = log_segment(&store->log, (uint32_t)(ids[i] % SEGMENT_SLOT_COUNT), &walk.segment);
-        if (status != PYKV_OK)
-            break;
-        walk.limit = log_limit(&store->log, walk.segment);
-        walk.loose_end = store->options.repair ? UINT64_MAX : 0;
-        while ((status = log_walk(&walk)) == PYKV_CORRUPT)
-            if ((status = replay_damage(store, ids[i], walk.offset, "a record before the durable point does not verify")) != PYKV_OK ||
-                (status = log_walk_resync(&walk)) != PYKV_OK)
-                break;
-        log_walk_release(&walk);
-    }
+    struct pipeline pipeline = { .replay = replay, .ids = ids };
+    struct crew *crew = &pipeline.crew;
+    *crew = (struct crew){ .os = replay->store->os, .work = read_segments, .context = &pipeline, .task_count = count };
+    crew_init(crew);
+    crew_start(crew, count < 2 ? 0 : count);
+    bool alone = crew->thread_count == 0;
+    if (!alone)
+        insert_chunks(&pipeline);
+    int status = crew_end(crew);
+    for (size_t i = 0; i < count && status == PYKV_OK && alone; i++)
+        status = read_segment(replay, ids[i], insert_record, replay);
     return status;
 }
 
-int replay_segments(struct replay *replay, const uint64_t *ids, size_t count)
+/* ---- What a checkpoint tells, and the log does not ---- */
+
+/* Their bytes stay counted as live, since how many they were is not known. */
+int replay_drop_damaged(struct replay *replay)
 {
-    const struct os *os = replay->store->os;
-    struct pipeline pipeline = { .store = replay->store, .replay = replay, .ids = ids, .count = count,
-                                 .mutex = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
-    void *threads[WORKERS_MAX];
-    size_t started = 0;
-    if (count < 2)
-        return replay_alone(replay, ids, count);
-    pipeline.running = count < WORKERS_MAX ? count : WORKERS_MAX;
-    size_t wanted = pipeline.running;
-    while (started < wanted && os->thread_start(os, read_segments, &pipeline, &threads[started]) == 0)
-        started++;
-    pthread_mutex_lock(&pipeline.mutex);
-    pipeline.running -= wanted - started;
-    pthread_mutex_unlock(&pipeline.mutex);
-    if (started == 0)
-        return replay_alone(replay, ids, count);
-    insert_chunks(replay, &pipeline);
-    for (size_t i = 0; i < started; i++)
-        os->thread_join(os, threads[i]);
-    pthread_mutex_destroy(&pipeline.mutex);
-    pthread_cond_destroy(&pipeline.changed);
-    if (pipeline.status == PYKV_CORRUPT && pipeline.failed_offset != 0) {
-        char name[32];
-        log_segment_name(pipeline.failed_id, name);
-        return error_corrupt(name, pipeline.failed_offset, "a record before the durable point does not verify");
+    struct pykv_store *store = replay->store;
+    uint64_t slots[SLOTS_MAX], bucket_count = atomic_load(&store->shared->keydir.bucket_count);
+    struct log_reader reader;
+    struct record record;
+    int status = PYKV_OK;
+    log_reader_init(&reader, store->os);
+    reader.lazy = true;
+    for (uint64_t bucket = 0; bucket < bucket_count && status == PYKV_OK; bucket++) {
+        size_t count = 0;
+        status = keydir_collect(store->keydir, bucket_count, bucket, slots, SLOTS_MAX, &count);
+        for (size_t i = 0; i < count && status == PYKV_OK; i++) {
+            uint64_t location = keydir_slot_location(slots[i]);
+            status = log_read(&store->log, location, &reader, &record);
+            if (status == PYKV_OK)
+                status = log_read_value(&store->log, &reader, &record, 0, record.value_size, NULL);
+            if (status != PYKV_CORRUPT)
+                continue;
+            status = PYKV_OK;
+            if (keydir_remove(store->keydir, keydir_slot_hash(slots[i], bucket), location))
+                replay->counters.keys -= !keydir_slot_dead(slots[i]);
+            atomic_fetch_add(&store->damaged_records, 1);
+        }
     }
-    if (pipeline.status != PYKV_OK)
-        return error_set(pipeline.status, 0, NULL, 0, "reading the segments failed");
-    return PYKV_OK;
+    log_reader_release(&reader);
+    return status;
 }

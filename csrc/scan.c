@@ -33,8 +33,8 @@ int pykv_scan_open(struct pykv_store *store, struct pykv_snapshot *snapshot, con
 {
     if (snapshot != NULL && snapshot->store != store)
         return error_set(PYKV_INVALID, 0, NULL, 0, "the snapshot is of another store");
-    if (mode < 1 || mode > 3)
-        return error_set(PYKV_INVALID, 0, NULL, 0, "a scan has mode 1, 2 or 3, not %d", mode);
+    if (mode < 1 || mode > 7)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "a scan has a mode from 1 to 7, not %d", mode);
     int status = store_enter(store);
     if (status != PYKV_OK)
         return status;
@@ -138,6 +138,10 @@ static int tell(struct pykv_scan *scan, uint64_t slot, struct log_reader *reader
         status = rows_append(rows, record.key, record.key_size);
     if (status == PYKV_OK && scan->mode & 2)
         status = rows_append(rows, record.value, record.value_size);
+    if (status == PYKV_OK && scan->mode & 4) {
+        uint64_t numbers[2] = { record.sequence, record.flags & RECORD_EXPIRY ? record.expiry : 0 };
+        status = rows_append(rows, (const uint8_t *)numbers, sizeof numbers);
+    }
     return status;
 }
 

@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 8u
+#define SHARED_LAYOUT 9u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
@@ -146,7 +146,7 @@ struct shared {
     _Atomic uint64_t reserved;          /* the active segment is zeroed and has blocks up to here */
     _Atomic uint64_t written_bytes;     /* appended to the log since the keydir was made */
     uint64_t marked;                    /* durable position that the newest MARK tells */
-    uint64_t segment_id_next;
+    _Atomic uint64_t segment_id_next;
 
     _Alignas(64) _Atomic uint64_t durable;      /* the log up to here survives a power cut */
     _Atomic uint32_t sync_round;        /* counts finished syncs: the word committers sleep on */
@@ -161,7 +161,8 @@ struct shared {
     _Atomic uint64_t forgotten;         /* version of the newest batch when a tombstone's slot was last
                                          * removed: what was before it may be lost to older instants */
     _Atomic uint64_t checkpoint_position, checkpoint_sequence, checkpoint_id;
-    _Atomic uint64_t checkpoint_start;  /* a recovery reads the log from here on */
+    _Atomic uint64_t checkpoint_start;  /* a recovery reads the log from here on, */
+    _Atomic uint64_t checkpoint_segments;   /* and what compaction wrote to segments from this one on */
     _Atomic uint64_t checkpoint_written;    /* written_bytes when the newest one was begun */
     _Atomic uint64_t manifest_position; /* durable position that the manifest on disk tells */
 

@@ -277,6 +277,8 @@ int replay_record(struct replay *replay, uint64_t hash, uint64_t location, const
 /* All records of `count` whole segments, of the checkpoint's first one those behind its start, by as many
  * threads as help. PYKV_CORRUPT names the place. */
 int replay_segments(struct replay *replay, const uint64_t *ids, size_t count);
+/* For a repair: of the slots that a checkpoint had, remove those that lead to what does not verify. */
+int replay_drop_damaged(struct replay *replay);
 /* Where in a segment to begin. */
 uint64_t replay_offset(const struct replay *replay, uint64_t id);
 /* Note a damaged place that repair skips: PYKV_OK, or PYKV_CORRUPT where repair was not asked for. */

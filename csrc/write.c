@@ -355,8 +355,9 @@ static int prepare(struct pykv_store *store, const struct plan *plan, uint64_t m
     bool lent = atomic_load_explicit(&store->shared->reserve_lent, memory_order_relaxed) != 0, none = false;
     if (__builtin_expect(lent, 0)) {
         none = atomic_load(&store->shared->reserve_size) < RESERVE_LEAST;
-        if ((none || plan->puts != 0) && reserve_back(store))
-            lent = none = false;
+        if (none || plan->puts != 0)
+            lent = !reserve_back(store);        /* perhaps it was only not made yet */
+        none = lent && atomic_load(&store->shared->reserve_size) < RESERVE_LEAST;
     }
     if (plan->puts != 0)
         return lent ? error_os(ENOSPC, store->path, 0, "put into")
@@ -367,12 +368,13 @@ static int prepare(struct pykv_store *store, const struct plan *plan, uint64_t m
     return status;
 }
 
-int store_write_locked(struct pykv_store *store, struct operation *operations, size_t count, size_t *failed,
-                       uint64_t *deleted, uint64_t *version, uint64_t *end)
+/* `sequence` is the version that the batch gets, greater than all before. */
+static int write_locked(struct pykv_store *store, struct operation *operations, size_t count, uint64_t sequence,
+                        size_t *failed, uint64_t *deleted, uint64_t *version, uint64_t *end)
 {
     struct shared *shared = store->shared;
     struct plan plan = { .records = 0 };
-    uint64_t position = atomic_load(&shared->tail), sequence = shared_sequence(shared) + 1;
+    uint64_t position = atomic_load(&shared->tail);
     *end = 0;
     int status = store_refused(store);
     if (status == PYKV_OK && sequence > SEQUENCE_MAX)
@@ -384,7 +386,7 @@ int store_write_locked(struct pykv_store *store, struct operation *operations, s
     if (deleted != NULL)
         *deleted = plan.deleted;
     if (version != NULL)
-        *version = plan.records == 0 ? sequence - 1 : sequence;
+        *version = plan.records == 0 ? shared_sequence(shared) : sequence;
     if (plan.records == 0)
         return PYKV_OK;
     if (plan.inserts != 0 && (status = keydir_reserve(store->keydir, plan.inserts)) != PYKV_OK)
@@ -404,6 +406,12 @@ int store_write_locked(struct pykv_store *store, struct operation *operations, s
     log_publish(&store->log, position, plan.size + mark_size);
     *end = atomic_load(&shared->tail);
     return publish(store, operations, count, &plan, sequence, position_offset(position) + mark_size, *end);
+}
+
+int store_write_locked(struct pykv_store *store, struct operation *operations, size_t count, size_t *failed,
+                       uint64_t *deleted, uint64_t *version, uint64_t *end)
+{
+    return write_locked(store, operations, count, shared_sequence(store->shared) + 1, failed, deleted, version, end);
 }
 
 int store_mark(struct pykv_store *store)
@@ -455,17 +463,22 @@ static int check_sizes(uint64_t key_size, uint64_t value_size)
     return PYKV_OK;
 }
 
-/* Lock, apply, unlock, wait for the disk: what all writes have in common. Inside store_enter(). */
-static int write_batch(struct pykv_store *store, struct operation *operations, size_t count, int durability,
-                       size_t *failed, uint64_t *deleted, uint64_t *version)
+/* Lock, apply, unlock, wait for the disk: what all writes have in common. `sequence`: the version to give, 0
+ * for the next. Inside store_enter(). */
+static int write_batch(struct pykv_store *store, struct operation *operations, size_t count, uint64_t sequence,
+                       int durability, size_t *failed, uint64_t *deleted, uint64_t *version)
 {
-    uint64_t end, freed;
+    uint64_t end = 0, freed;
     int status;
     do {
         freed = atomic_load_explicit(&store->shared->freed_bytes, memory_order_relaxed);
         if ((status = store_lock(store)) != PYKV_OK)
             return status;
-        status = store_write_locked(store, operations, count, failed, deleted, version, &end);
+        uint64_t next = shared_sequence(store->shared) + 1;
+        if (sequence != 0 && sequence < next)
+            status = PYKV_CONFLICT;
+        else
+            status = write_locked(store, operations, count, sequence != 0 ? sequence : next, failed, deleted, version, &end);
         store_unlock(store);
     } while (__builtin_expect(status == PYKV_FULL, 0) && room_make(store, freed));
     if (status == PYKV_OK)
@@ -486,7 +499,7 @@ static int write_one(struct pykv_store *store, struct operation *operation, int 
         if ((status = check_writable(store)) == PYKV_OK) {
             operation->hash = hash_bytes(&store->hash_key, operation->key, operation->key_size);
             keydir_prefetch(store->keydir, operation->hash);    /* on its way while we lock */
-            status = write_batch(store, operation, 1, durability, NULL, deleted, version);
+            status = write_batch(store, operation, 1, 0, durability, NULL, deleted, version);
         }
         store_leave(store);
     } while (__builtin_expect(status == PYKV_FULL, 0) && room_wait(store, &last));
@@ -591,6 +604,7 @@ struct arrays {
     const uint8_t *ops, *keys, *values;
     const void *key_sizes, *value_sizes;
     const uint64_t *numbers;
+    uint64_t sequence;          /* the version that the batch is to get, 0: the next */
 };
 
 static uint32_t size_at(const void *sizes, size_t i)
@@ -653,10 +667,24 @@ static int write_arrays(struct pykv_store *store, struct pykv_snapshot *snapshot
         if (snapshot != NULL && !unchanged)
             snapshot_release(snapshot);
         if (status == PYKV_OK)
-            status = write_batch(store, operations, count, durability, failed, deleted, version);
+            status = write_batch(store, operations, count, arrays->sequence, durability, failed, deleted, version);
     }
     if (operations != small)
         store->os->release(store->os, operations);
+    return status;
+}
+
+static int write_and_wait(struct pykv_store *store, size_t count, const struct arrays *arrays, int durability,
+                          size_t *failed, uint64_t *deleted, uint64_t *version)
+{
+    bool last = false;
+    int status;
+    do {
+        if ((status = store_enter(store)) != PYKV_OK)
+            return status;
+        status = write_arrays(store, NULL, count, arrays, durability, failed, deleted, version);
+        store_leave(store);
+    } while (status == PYKV_FULL && room_wait(store, &last));
     return status;
 }
 
@@ -666,15 +694,17 @@ int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const
 {
     struct arrays arrays = { .ops = ops, .keys = keys, .values = values, .key_sizes = key_sizes,
                              .value_sizes = value_sizes, .numbers = numbers };
-    bool last = false;
-    int status;
-    do {
-        if ((status = store_enter(store)) != PYKV_OK)
-            return status;
-        status = write_arrays(store, NULL, count, &arrays, durability, failed, deleted, version);
-        store_leave(store);
-    } while (status == PYKV_FULL && room_wait(store, &last));
-    return status;
+    return write_and_wait(store, count, &arrays, durability, failed, deleted, version);
+}
+
+int pykv_load(struct pykv_store *store, uint64_t version, size_t count, const uint8_t *keys, const uint32_t *key_sizes,
+              const uint8_t *values, const uint32_t *value_sizes, const uint64_t *expiries, int durability)
+{
+    struct arrays arrays = { .keys = keys, .values = values, .key_sizes = key_sizes, .value_sizes = value_sizes,
+                             .numbers = expiries, .sequence = version };
+    if (version == 0 || version > SEQUENCE_MAX)
+        return error_set(PYKV_INVALID, 0, NULL, 0, "no batch has version %llu", (unsigned long long)version);
+    return write_and_wait(store, count, &arrays, durability, NULL, NULL, NULL);
 }
 
 int64_t pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t expect_count, size_t write_count,

@@ -11,13 +11,14 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pykv._core import ffi, lib
 from pykv._open import open, open_aside
+from pykv._records import batches_of, load_batch, records_of
 from pykv._stats import Damage, Report, damage_of
 from pykv.errors import CorruptError, InvalidError, failure
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 StrPath = str | os.PathLike[str]
 Progress = Callable[[int, int], None]
 
-BATCH_KEYS, BATCH_BYTES = 1000, 16 << 20
+BATCH_KEYS = 1000
 
 
 @dataclass(frozen=True)
@@ -167,7 +168,7 @@ def repair(src: StrPath, dest: StrPath, *, progress: Progress | None = None) -> 
     True
 
     Cost: reads the log twice, and needs memory for the keydir. Expiries are kept, versions are not.
-    Source: `pykv_open` with PYKV_REPAIR_ASIDE, `pykv_verify_all` in csrc/pykv.h.
+    Source: `pykv_open` with PYKV_REPAIR_ASIDE, `pykv_verify_step` in csrc/pykv.h.
     """
     place = Path(os.fsdecode(dest)).absolute()
     if place.resolve().is_relative_to(Path(os.fsdecode(src)).resolve()):
@@ -208,37 +209,13 @@ def _write(damaged: Store, made: Path, mode: int, progress: Progress | None) -> 
     """Write the keys of *damaged* to a new store; return how many they are."""
     written, total = 0, len(damaged)
     with open(made, "n", mode=mode) as db:
-        for keys, values, expiries in _batches(damaged):
-            db._write(None, keys, values, expiries)
-            written += len(keys)
+        for batch in batches_of(records_of(damaged), BATCH_KEYS):
+            load_batch(db, 0, batch)
+            written += len(batch)
             if progress is not None:
                 progress(written, max(written, total))
     made.chmod(mode | (mode & 0o444) >> 2)
     return written
-
-
-def _batches(db: Store) -> Iterator[tuple[list[bytes], list[bytes], list[int]]]:
-    """Yield keys, values and expiries (0: never), some at a time."""
-    keys: list[bytes] = []
-    values: list[bytes] = []
-    expiries: list[int] = []
-    size = 0
-    expiry: Any = ffi.new("uint64_t *")
-    for key, value in db.items():
-        status = lib.pykv_contains(db._handle, key, len(key), expiry)
-        if status < 0:
-            raise failure(status, [key])
-        if status != lib.PYKV_OK:
-            continue  # expired meanwhile
-        keys.append(key)
-        values.append(value)
-        expiries.append(expiry[0])
-        size += len(key) + len(value)
-        if len(keys) == BATCH_KEYS or size >= BATCH_BYTES:
-            yield keys, values, expiries
-            keys, values, expiries, size = [], [], [], 0
-    if keys:
-        yield keys, values, expiries
 
 
 def _sync_directory(path: Path) -> None:

@@ -1,13 +1,12 @@
 """
 _cli.py -- the command line: get, put, delete, scan, stats, compact, verify, backup, restore,
-repair, bench. The commands load and dump are in _cli_rows.py, exit codes and progress bars in
-_cli_common.py.
+repair, bench. The command dump is in _cli_rows.py, load in _cli_load.py, exit codes and progress
+bars in _cli_common.py.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
@@ -25,10 +24,13 @@ from pykv._cli_common import (
     counted,
     human_size,
     progress,
+    shares,
     shown,
     write_json,
 )
-from pykv._cli_rows import dump, expiry_of, line_of, load, row_of
+from pykv._cli_load import load
+from pykv._cli_rows import dump, line_of, row_of
+from pykv._records import expiry_of, records_of
 
 STORE = click.argument("store", type=click.Path())
 BASE64 = click.option("--base64", "is_base64", is_flag=True, help="Arguments are in base64.")
@@ -59,7 +61,7 @@ def get(store: str, key: str, is_base64: bool, as_json: bool) -> None:
     """
     Print the value stored under KEY: its very bytes, with a line end only on a terminal.
 
-    With --json: the line that dump writes, and the version.
+    With --json: the line that dump writes.
     """
     name = argument_bytes(key, is_base64)
     with pykv.open(store, "r") as db:
@@ -67,11 +69,10 @@ def get(store: str, key: str, is_base64: bool, as_json: bool) -> None:
         if found is None:
             raise Failure(f"there is no key {shown(name)} in {store}")
         value, version = found
-        row = row_of(name, value, expiry_of(db, name))
+        expires_ms = expiry_of(db, name)
     stdout = sys.stdout.buffer
     if as_json:
-        row["version"] = version
-        stdout.write(line_of(row))
+        stdout.write(line_of(row_of(name, value, expires_ms, version)))
     else:
         stdout.write(value)
         if sys.stdout.isatty() and not value.endswith(b"\n"):
@@ -148,11 +149,11 @@ def scan(
             for key in islice(db.keys(prefix=start), limit):
                 stdout.write(line_of(row_of(key)) if as_json else shown(key).encode() + b"\n")
             return
-        for key, value in islice(db.items(prefix=start), limit):
+        for record in islice(records_of(db, start), limit):
             if as_json:
-                stdout.write(line_of(row_of(key, value, expiry_of(db, key))))
+                stdout.write(line_of(row_of(*record)))
             else:
-                stdout.write(f"{shown(key)}\t{shown(value)}\n".encode())
+                stdout.write(f"{shown(record.key)}\t{shown(record.value)}\n".encode())
 
 
 # ---- The store itself ----
@@ -182,16 +183,8 @@ def compact(store: str, as_json: bool) -> None:
     """Give back all dead space now, beside whoever uses the store."""
     with pykv.open(store, "w") as db:
         before = db.stats()
-        done = 0
-        with progress("compact", before.log_bytes) as advance:
-
-            def tell(so_far: int, total: int) -> None:
-                nonlocal done
-                share = before.log_bytes * so_far // total if total else before.log_bytes
-                advance(share - done)
-                done = share
-
-            db.compact(tell)
+        with progress("compact", 1000) as advance:
+            db.compact(shares(1000, advance))
         after = db.stats()
     figures = {"log_bytes_before": before.log_bytes, "log_bytes_after": after.log_bytes}
     if as_json:
@@ -213,8 +206,8 @@ def verify(store: str, repair: bool, as_json: bool) -> None:
     writes it out.
     """
     with pykv.open(store, "w" if repair else "r", repair=repair) as db:
-        with progress("verify", None):
-            report = db.verify()
+        with progress("verify", 1000) as advance:
+            report = db.verify(shares(1000, advance))
         left_out = db.stats().damaged_records
     if as_json:
         write_json({"ok": report.ok, "repair_skipped": left_out, **asdict(report)})
@@ -232,19 +225,6 @@ def verify(store: str, repair: bool, as_json: bool) -> None:
             click.echo("every key is whole" if report.skipped_count else "all is whole")
     if not report.ok:
         raise Failure(counted(report.damage_count, "damaged place"))
-
-
-def shares(total: int, advance: Callable[[int], None]) -> Callable[[int, int], None]:
-    """Return a progress function for a bar of *total*, whatever amounts it is told."""
-    shown = 0
-
-    def tell(done: int, of: int) -> None:
-        nonlocal shown
-        share = total * done // of if of else total
-        advance(share - shown)
-        shown = share
-
-    return tell
 
 
 @cli.command()

@@ -125,3 +125,16 @@ def progress(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     with Progress(*columns, TimeRemainingColumn(), console=console, transient=True) as bars:
         task = bars.add_task(label, total=total)
         yield lambda amount: bars.advance(task, amount)
+
+
+def shares(total: int, advance: Callable[[int], None]) -> Callable[[int, int], None]:
+    """Return a progress function for a bar of *total*, whatever amounts it is told."""
+    shown = 0
+
+    def tell(done: int, of: int) -> None:
+        nonlocal shown
+        share = total * done // of if of else total
+        advance(share - shown)
+        shown = share
+
+    return tell

@@ -538,10 +538,12 @@ class StoreReader(Reader):
             raise failure(status)
         return Stats._from_c(stats)
 
-    def verify(self) -> Report:
+    def verify(self, progress: Callable[[int, int], None] | None = None) -> Report:
         """
-        Read and verify every record on disk, and the keydir against them.
+        Read and verify every record on disk, and the keydir against them, while others write.
 
+        Args:
+            progress: Called each second with the bytes that are done, and those in all.
         Returns:
             What was read, and each damaged place by file and offset: damage is in the report,
             never an exception. After a repair what it left out is told as skipped.
@@ -552,18 +554,23 @@ class StoreReader(Reader):
         >>> db.verify().ok
         True
 
-        Cost: reads the whole log. Source: `pykv_verify_all` in csrc/pykv.h.
+        Cost: reads the whole log, with up to 8 threads. Source: `pykv_verify_step` in csrc/pykv.h.
         """
-        report = ffi.new("struct pykv_report *")
-        count = 1024
-        while True:  # once more, if there is more than we have room for
-            places = ffi.new("struct pykv_damage[]", count)
-            status = lib.pykv_verify_all(self._handle, report, places, count)
-            if status not in (OK, lib.PYKV_CORRUPT):
-                raise failure(status)
-            if report.damage_count <= count:
-                return Report._from_c(report, places, count)
-            count = 2 * report.damage_count
+        opened, state = ffi.new("struct pykv_verification **"), ffi.new("struct pykv_progress *")
+        status = lib.pykv_verify_open(self._handle, opened)
+        if status < 0:
+            raise failure(status)
+        try:
+            while status == OK:
+                status = lib.pykv_verify_step(opened[0], state)
+                if status < 0:
+                    raise failure(status)
+                if progress is not None:
+                    progress(state.total - state.left, state.total)
+            report = ffi.new("struct pykv_report *")
+            return Report._from_c(report, lib.pykv_verify_report(opened[0], report))
+        finally:
+            lib.pykv_verify_close(opened[0])
 
     @property
     def path(self) -> str:

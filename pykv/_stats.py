@@ -119,7 +119,7 @@ class Report:
         records: Records that verified.
         bytes: Bytes that were read and verified.
         damage_count: Damaged places in all. Of a batch only what cannot be read counts.
-        damage: All of them.
+        damage: All of them, in the order of segments and offsets.
         skipped_count: Damaged places of the log that do not matter: no key leads there, and no
             recovery, because a checkpoint is newer. What a repair left out is among them.
         skipped_bytes: Bytes of these.
@@ -139,14 +139,13 @@ class Report:
         return self.damage_count == 0
 
     @classmethod
-    def _from_c(cls, report: Any, places: Any, count: int) -> Report:
-        damage = damage_of(places, min(report.damage_count, count))
+    def _from_c(cls, report: Any, places: Any) -> Report:
         return cls(
             report.segments,
             report.records,
             report.bytes,
             report.damage_count,
-            damage,
+            damage_of(places, report.damage_count),
             report.skipped_count,
             report.skipped_bytes,
         )

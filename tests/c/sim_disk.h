@@ -56,8 +56,8 @@ void image_write(const struct image *image, const char *path);
 
 /* ---- Traces ---- */
 
-/* How far the caller had come, in its own operations: `durable` <= `acked` <= `started`. */
-struct progress { uint32_t started, acked, durable; };
+/* How far the caller had come, in its own operations: `durable` <= `acked` <= `started`; and its clock. */
+struct progress { uint32_t started, acked, durable; uint64_t now_ms; };
 
 enum effect_kind {
     EFFECT_WRITE,           /* bytes at offset, by file_write */

@@ -355,8 +355,6 @@ void sim_save(const struct sim *sim, const char *path, struct image *out)
 
 void sim_load(struct sim *sim, const char *path, const struct image *image)
 {
-    size_t number = sim_dir_find(sim, path, true);
-    struct sim_dir *dir = &sim->dirs[number];
     struct sim_usage usage = sim_usage(sim);
     if (usage.descriptors != 0 || usage.mappings != 0)
         sim_misuse("load while files are open");
@@ -365,13 +363,24 @@ void sim_load(struct sim *sim, const char *path, const struct image *image)
     sim->file_count = 0;
     for (size_t i = 0; i < sim->dir_count; i++)
         sim->dirs[i].count = 0;
+    sim_add(sim, path, image);
+}
+
+void sim_add(struct sim *sim, const char *path, const struct image *image)
+{
+    size_t number = sim_dir_find(sim, path, true), before = sim->file_count;
     for (size_t i = 0; i < image->count; i++) {
         const struct image_file *from = &image->files[i];
-        struct sim_file *file = sim_file_new(sim, from->inode, from->mode);
-        sim_set_size(sim, file, from->size);
-        if (from->size > 0)
-            memcpy(file->area->memory, from->bytes, from->size);
-        sim_entry_add(sim, dir, from->name, file);
+        struct sim_file *file = NULL;
+        for (size_t j = 0; j < before && file == NULL; j++)
+            file = sim->files[j]->inode == from->inode ? sim->files[j] : NULL;
+        if (file == NULL) {
+            file = sim_file_new(sim, from->inode, from->mode);
+            sim_set_size(sim, file, from->size);
+            if (from->size > 0)
+                memcpy(file->area->memory, from->bytes, from->size);
+        }
+        sim_entry_add(sim, &sim->dirs[number], from->name, file);
     }
 }
 

@@ -44,6 +44,8 @@ void sim_make_special(struct sim *sim, const char *path, const char *name); /* n
  * it held, and keeps inode numbers; nothing of it may be open. */
 void sim_save(const struct sim *sim, const char *path, struct image *out);
 void sim_load(struct sim *sim, const char *path, const struct image *image);
+/* One more directory, beside what was loaded. Files that are there already get one more name. */
+void sim_add(struct sim *sim, const char *path, const struct image *image);
 
 /* ---- Faults ---- */
 

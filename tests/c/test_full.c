@@ -1,5 +1,6 @@
 /* A random history on a disk that is full now and then, or with a limit: a write that is refused has changed
  * nothing, deletes are not refused as long as there is a reserve, and all goes on when there is room. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -166,6 +167,41 @@ static void deletes_empty_a_full_disk(void)
     }
 }
 
+/* A reserve that could not be made when the store was opened is no reason to refuse a delete when there is
+ * room: a long key needs blocks. */
+static void the_reserve_is_made_late(void)
+{
+    static uint8_t long_key[65535];
+    struct image image = { 0 };
+    unsigned opened = 0;
+    begin(1, 0);
+    CHECK_EQUAL(pykv_put(store, long_key, sizeof long_key, NULL, 0, 0, DEFAULT, NULL), PYKV_OK);
+    for (uint32_t i = 0; i < 8; i++) {  /* some rounds, in which it is made */
+        sim_advance_ms(sim, 5000);
+        CHECK_EQUAL(put(i, VALUE_MAX, 1), PYKV_OK);
+    }
+    CHECK_EQUAL(pykv_close(store), PYKV_OK);
+    pykv_free(store);
+    sim_save(sim, PATH, &image);
+    CHECK(image_find(&image, "reserve") != NULL);
+    for (uint64_t at = 0; at < 12; at++) {
+        sim_load(sim, PATH, &image);
+        sim_set_boot(sim, ++boot);
+        sim_fail(sim, &(struct sim_fault){ .call = SIM_FILE_RESERVE, .at = at, .onwards = true, .os_errno = ENOSPC });
+        int status = pykv_open_with(sim_os(sim), PATH, &options, &store);
+        sim_fail(sim, NULL);
+        if (status != PYKV_OK)
+            continue;
+        opened++;
+        CHECK_EQUAL(pykv_clear(store, DEFAULT), PYKV_OK);
+        CHECK_EQUAL(pykv_close(store), PYKV_OK);
+        pykv_free(store);
+    }
+    CHECK(opened > 0);
+    image_release(&image);
+    sim_free(sim);
+}
+
 /* At the limit a put is refused only if the live bytes leave no room, and a delete never. */
 static void a_limit(void)
 {
@@ -209,4 +245,5 @@ static void the_reserve_is_made_by_who_needs_it(void)
     end();
 }
 
-TEST_MAIN(CASE(the_reserve_is_made_by_who_needs_it), CASE(a_disk_that_is_full_now_and_then), CASE(deletes_empty_a_full_disk), CASE(a_limit))
+TEST_MAIN(CASE(a_disk_that_is_full_now_and_then), CASE(deletes_empty_a_full_disk),
+          CASE(the_reserve_is_made_late), CASE(the_reserve_is_made_by_who_needs_it), CASE(a_limit))

@@ -29,6 +29,46 @@ int32_t find_value(const struct script *script, uint32_t key, const uint8_t *byt
     return (int32_t)VALUES_MAX;
 }
 
+/* Of values with the same bytes, that with the right expiry. */
+static int32_t find_expiry(const struct script *script, int32_t value, uint64_t expiry_ms)
+{
+    const struct bytes *bytes = &script->values[value];
+    for (uint32_t i = (uint32_t)value; i < script->value_count; i++) {
+        if (script->value_key[i] == script->value_key[value] && script->value_expiry[i] == expiry_ms &&
+            script->values[i].size == bytes->size && memcmp(script->values[i].bytes, bytes->bytes, bytes->size) == 0)
+            return (int32_t)i;
+    }
+    return (int32_t)VALUES_MAX;
+}
+
+int read_value(const struct script *script, struct pykv_store *store, uint32_t key, int32_t *value)
+{
+    const struct bytes *name = &script->keys[key];
+    uint64_t expiry_ms = 0;
+    int64_t size = pykv_get(store, name->bytes, name->size, value_buffer, sizeof value_buffer, NULL);
+    *value = ABSENT;
+    if (size == -1000 + PYKV_NOT_FOUND)
+        return PYKV_OK;
+    if (size < 0)
+        return (int)(size + 1000);
+    *value = (size_t)size > sizeof value_buffer ? (int32_t)VALUES_MAX
+                                                : find_value(script, key, value_buffer, (size_t)size);
+    if (*value == (int32_t)VALUES_MAX || !script->expires)
+        return PYKV_OK;
+    int status = pykv_contains(store, name->bytes, name->size, &expiry_ms);
+    if (status >= 0)
+        *value = status == PYKV_OK ? find_expiry(script, *value, expiry_ms) : (int32_t)VALUES_MAX;
+    if (status >= 0 && *value != (int32_t)VALUES_MAX && script_over(script, *value))
+        *value = (int32_t)VALUES_MAX;
+    return status < 0 ? status : PYKV_OK;
+}
+
+bool tells_no_backup(int status)
+{
+    return status == PYKV_MISSING ||
+           (status == PYKV_CORRUPT && strstr(pykv_last_error()->message, "never finished") != NULL);
+}
+
 /* The preloaded keys never change. */
 static bool read_preload(const struct script *script, struct pykv_store *store,
                          struct reason *reason)
@@ -48,23 +88,11 @@ bool read_state(const struct script *script, struct pykv_store *store, struct st
                 struct reason *reason)
 {
     for (uint32_t i = 0; i < KEY_COUNT; i++) {
-        const struct bytes *key = &script->keys[i];
-        int64_t size = pykv_get(store, key->bytes, key->size, value_buffer, sizeof value_buffer,
-                                NULL);
-        if (size == -1000 + PYKV_NOT_FOUND) {
-            out->value[i] = ABSENT;
-            continue;
-        }
-        if (size < 0) {
-            return fail(reason, "get of key %u: %lld %s", i, (long long)size + 1000,
-                        pykv_last_error()->message);
-        }
-        out->value[i] = (size_t)size > sizeof value_buffer
-                            ? (int32_t)VALUES_MAX
-                            : find_value(script, i, value_buffer, (size_t)size);
+        int status = read_value(script, store, i, &out->value[i]);
+        if (status != PYKV_OK)
+            return fail(reason, "get of key %u: %d %s", i, status, pykv_last_error()->message);
         if (out->value[i] == (int32_t)VALUES_MAX)
-            return fail(reason, "key %u has a value that it never had, of %lld bytes", i,
-                        (long long)size);
+            return fail(reason, "key %u has a value or an expiry that it never had, or that is over", i);
     }
     return read_preload(script, store, reason);
 }
@@ -180,9 +208,10 @@ static bool check_scan(const struct script *script, struct pykv_store *store,
 }
 
 bool check_agrees(const struct script *script, struct pykv_store *store,
-                  const struct state *state, struct reason *reason)
+                  const struct state *then, struct reason *reason)
 {
     uint64_t count = 0, expected = script->preload;
+    const struct state seen = script_seen(script, then), *state = &seen;
     for (uint32_t i = 0; i < KEY_COUNT; i++) {
         const struct bytes *key = &script->keys[i];
         int status = pykv_contains(store, key->bytes, key->size, NULL);
@@ -191,7 +220,7 @@ bool check_agrees(const struct script *script, struct pykv_store *store,
         expected += state->value[i] != ABSENT;
     }
     int status = pykv_count(store, &count);
-    if (status != PYKV_OK || count != expected)
+    if (status != PYKV_OK || (script->expires ? count < expected : count != expected))
         return fail(reason, "count is %llu, not %llu (status %d)", (unsigned long long)count,
                     (unsigned long long)expected, status);
     struct pykv_rows *rows = pykv_rows_new();
@@ -212,20 +241,22 @@ bool check_agrees(const struct script *script, struct pykv_store *store,
     return true;
 }
 
-static bool same_state(const struct state *a, const struct state *b)
+/* What was seen is that state, as it is now. */
+static bool same_state(const struct script *script, const struct state *state, const struct state *seen)
 {
-    return memcmp(a, b, sizeof *a) == 0;
+    const struct state now = script_seen(script, state);
+    return memcmp(&now, seen, sizeof now) == 0;
 }
 
-int find_state(const struct state *states, uint32_t count, uint32_t low, uint32_t high,
+int find_state(const struct script *script, const struct state *states, uint32_t count, uint32_t low, uint32_t high,
                const struct state *state, struct reason *reason)
 {
     for (uint32_t j = low; j <= high; j++) {
-        if (same_state(&states[j], state))
+        if (same_state(script, &states[j], state))
             return (int)j;
     }
     for (uint32_t j = count; j-- > 0;) {
-        if (same_state(&states[j], state)) {
+        if (same_state(script, &states[j], state)) {
             fail(reason, "the state is that after %u steps, but it must be %u to %u", j, low, high);
             return -1;
         }
@@ -234,7 +265,7 @@ int find_state(const struct state *states, uint32_t count, uint32_t low, uint32_
         int32_t value = state->value[i];
         bool known = false;
         for (uint32_t j = low; j <= high; j++)
-            known = known || states[j].value[i] == value;
+            known = known || states[j].value[i] == value || (value == ABSENT && script_over(script, states[j].value[i]));
         if (!known) {
             fail(reason, "key %u has v%d, which it had at no step from %u to %u (v%d at %u)", i,
                  value, low, high, states[low].value[i], low);

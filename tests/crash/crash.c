@@ -5,13 +5,15 @@
  * durable <= j <= started (after a kill: acked <= j <= started), the same by every way of reading;
  * it can be written to, and closed, and opened again. The same if the power is cut a second time
  * while the first cut is being recovered from, or after a killed process's store was taken over.
+ * A backup holds the state of the last one that was finished, or of the one under way, or says that it
+ * never was finished; reading leaves it alone; and the next backup finds its way from there.
  *
  * Method: run a script once while recording; walk along its trace, and at each point make images of
  * what the disk may hold (sim_disk.h): nothing pending, all of it, all subsets where they are few,
  * each of the last effects alone and left out, random subsets, torn sectors; in both models of a
  * file system. Each image that was not seen before is a trial. */
 #define _POSIX_C_SOURCE 200809L
-#include "check.h"
+#include "after.h"
 #include "trial.h"
 
 #include <stdio.h>
@@ -33,18 +35,11 @@ struct options {
     enum sim_lie lie;
 };
 
-/* The states that a store went through, and how a trace's progress counts in them. */
-struct history {
-    const struct state *states;
-    uint32_t count;
-    uint32_t base;          /* states before the trace's own steps: progress n means base + n */
-    uint32_t floor;         /* known durable when the trace began */
-};
-
 struct enumerator {
     struct trials *trials;
     const struct options *options;
     struct script script;
+    struct after after;
     uint64_t *seen;         /* open addressing: hash, then j + 1 */
     size_t seen_count, seen_capacity;
     uint64_t random, boot;
@@ -52,6 +47,9 @@ struct enumerator {
     enum flavour flavour;
     char name[96];          /* of the script, as options that run it again */
     bool kills_only;        /* the trace does not tell log from keydir: no cuts after kills */
+    bool backup;            /* the trace is of the directory of a backup */
+    struct image source;    /* its store at the end */
+    struct image names[STEPS_MAX + 1];  /* the backup after so many steps, where the last was one */
     double started;
 };
 
@@ -105,79 +103,6 @@ static void dump_trace(const struct trace *trace, size_t p, const char *path)
     fclose(out);
 }
 
-static bool check_usage(struct sim *sim, struct reason *reason)
-{
-    struct sim_usage usage = sim_usage(sim);
-    if (usage.descriptors + usage.mappings + usage.allocations + usage.locks == 0)
-        return true;
-    return fail(reason, "closed, but %llu descriptors, %llu mappings, %llu allocations, %llu locks "
-                "are left", (unsigned long long)usage.descriptors,
-                (unsigned long long)usage.mappings, (unsigned long long)usage.allocations,
-                (unsigned long long)usage.locks);
-}
-
-/* Open what `image` holds and check it; then write, close, open and check again. Returns the state
- * found, or -1. With a trace: records this, and *after tells how far it came. */
-static int check_image(struct enumerator *e, struct sim *sim, const struct image *image,
-                       const struct history *history, uint32_t low, uint32_t high,
-                       struct trace *trace, struct reason *reason)
-{
-    struct pykv_store *store = NULL;
-    struct state state;
-    int found = -1;
-    sim_load(sim, STORE_PATH, image);
-    sim_record(sim, STORE_PATH, trace);
-    struct trace ignored = { 0 };
-    struct trace *progress = trace != NULL ? trace : &ignored;
-    int status = pykv_open_with(sim_os(sim), STORE_PATH, &e->script.options, &store);
-    if (status != PYKV_OK) {
-        fail(reason, "open: %d %s (%s at %llu)", status, pykv_last_error()->message,
-             pykv_last_error()->path, (unsigned long long)pykv_last_error()->offset);
-        goto done;
-    }
-    if (!read_state(&e->script, store, &state, reason))
-        goto done;
-    found = find_state(history->states, history->count, low, high, &state, reason);
-    if (found < 0 || !check_agrees(&e->script, store, &state, reason))
-        goto done;
-    for (uint32_t i = 0; i < AFTER_COUNT; i++) {
-        bool durable;
-        progress->progress.started = i + 1;
-        status = script_do(&e->script, e->script.step_count + i, sim_os(sim), &store, &durable);
-        if (status != PYKV_OK) {
-            fail(reason, "writing afterwards: %d %s", status, pykv_last_error()->message);
-            goto done;
-        }
-        script_apply(&e->script, e->script.step_count + i, &state);
-        progress->progress.acked = i + 1;
-        if (durable)
-            progress->progress.durable = i + 1;
-    }
-    if (!check_agrees(&e->script, store, &state, reason))
-        goto done;
-    status = pykv_close(store);
-    pykv_free(store);
-    store = NULL;
-    if (status != PYKV_OK) {
-        fail(reason, "close: %d %s", status, pykv_last_error()->message);
-        goto done;
-    }
-    progress->progress.durable = AFTER_COUNT;
-    if (!check_usage(sim, reason))
-        goto done;
-    status = pykv_open_with(sim_os(sim), STORE_PATH, &e->script.options, &store);
-    if (status != PYKV_OK)
-        fail(reason, "open again: %d %s", status, pykv_last_error()->message);
-    else
-        check_agrees(&e->script, store, &state, reason);
-done:
-    pykv_free(store);
-    if (reason->text[0] == 0)
-        check_usage(sim, reason);
-    sim_record(sim, STORE_PATH, NULL);
-    return reason->text[0] == 0 ? found : -1;
-}
-
 static void explore(struct enumerator *e, struct disk *disk, const struct trace *trace,
                     const struct history *history, uint64_t boot, unsigned depth);
 
@@ -190,9 +115,10 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
     struct reason reason = { "" };
     struct sim *sim = sim_new(e->random);
     struct trace trace = { 0 };
-    bool again = depth == 0 && next_random(&e->random) % e->options->second_every == 0;
+    bool again = depth == 0 && !e->backup && next_random(&e->random) % e->options->second_every == 0;
     sim_set_boot(sim, boot);
-    int found = check_image(e, sim, image, history, low, high, again ? &trace : NULL, &reason);
+    int found = e->backup ? check_backup(&e->after, sim, image, history, low, high, &reason)
+                          : check_image(&e->after, sim, image, history, low, high, again ? &trace : NULL, &reason);
     sim_free(sim);
     if (found < 0) {
         trial_violation(e->trials, reason.text);
@@ -207,7 +133,7 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
         }
         struct history later = {
             .states = states, .count = (uint32_t)found + AFTER_COUNT + 1, .base = (uint32_t)found,
-            .floor = disk == NULL ? (uint32_t)found : durable,
+            .floor = disk == NULL ? (uint32_t)found : durable, .now_ms = e->after.now_ms,
         };
         struct disk *next = disk == NULL ? disk_new(model, image) : disk_copy(disk);
         uint64_t before = e->trials->violations;
@@ -225,7 +151,7 @@ static int try_image(struct enumerator *e, const struct image *image, const stru
 
 /* The states that are legal at point p of the trace: those of the latest moment at its low end, of
  * the earliest at its high end. */
-static void legal_range(const struct trace *trace, size_t p, bool killed,
+static void legal_range(struct enumerator *e, const struct trace *trace, size_t p, bool killed,
                         const struct history *history, uint32_t *low, uint32_t *high)
 {
     struct progress late = p < trace->count ? trace->effects[p].progress : trace->progress;
@@ -235,6 +161,7 @@ static void legal_range(const struct trace *trace, size_t p, bool killed,
     *high = history->base + early.started;
     if (*high < *low)       /* the steps between have no effects: they change nothing */
         *high = *low;
+    e->after.now_ms = (early.now_ms > history->now_ms ? early.now_ms : history->now_ms) + 10;
 }
 
 static void try_cut(struct enumerator *e, struct disk *disk, struct disk_choice *choice,
@@ -245,7 +172,7 @@ static void try_cut(struct enumerator *e, struct disk *disk, struct disk_choice 
     struct image *image = depth == 0 ? &e->image : &e->second;
     enum disk_model model = disk_model_of(disk);
     uint32_t low, high;
-    legal_range(trace, p, false, history, &low, &high);
+    legal_range(e, trace, p, false, history, &low, &high);
     choice->seed = next_random(&e->random);
     choice->shared = choice->seed % SHARED_COUNT;
     disk_cut(disk, choice, image);
@@ -273,8 +200,8 @@ static void try_kill(struct enumerator *e, struct disk *disk, const struct trace
 {
     struct image *image = depth == 0 ? &e->image : &e->second;
     uint32_t low, high, durable;
-    legal_range(trace, p, false, history, &durable, &high);
-    legal_range(trace, p, true, history, &low, &high);
+    legal_range(e, trace, p, false, history, &durable, &high);
+    legal_range(e, trace, p, true, history, &low, &high);
     disk_current(disk, image);
     uint64_t hash = image_hash(image, true) ^ 0x6B696C6C;
     const uint64_t *entry = seen_entry(e, hash);
@@ -375,6 +302,14 @@ static bool time_is_up(const struct enumerator *e)
            (e->options->seconds > 0 && now() - e->started > e->options->seconds);
 }
 
+/* The backup as it was after so many steps of the script. */
+static void choose_names(struct enumerator *e, uint32_t step)
+{
+    while (step > 0 && e->names[step].count == 0)
+        step--;
+    e->after.names = &e->names[step];
+}
+
 static void explore(struct enumerator *e, struct disk *disk, const struct trace *trace,
                     const struct history *history, uint64_t boot, unsigned depth)
 {
@@ -389,11 +324,13 @@ static void explore(struct enumerator *e, struct disk *disk, const struct trace 
         if (!ordered && p < trace->count && trace->effects[p].kind == EFFECT_SHARED)
             continue;
         uint64_t lot = next_random(&e->random);
+        if (depth == 0)         /* of a second crash the first one's counts */
+            choose_names(e, p < trace->count ? trace->effects[p].progress.acked : trace->progress.acked);
         if (depth > 0 && (lot >> 32) % points >= 4)
             continue;
         if (depth == 0 || lot >> 8 & 1 || e->kills_only)
             try_kill(e, disk, trace, p, history, boot, depth, "kill");
-        if (depth == 0 && lot >> 16 & 1 && !ordered)
+        if (depth == 0 && lot >> 16 & 1 && !ordered && !e->backup)
             try_loss(e, disk, trace, p, history, boot, depth);
         if (e->kills_only)
             continue;
@@ -441,11 +378,57 @@ static void explore_stores(struct enumerator *e)
     trace_release(&trace);
 }
 
+static void cut_trace(struct enumerator *e, const struct trace *trace, const struct history *history)
+{
+    const struct image empty = { 0 };
+    for (int model = DISK_POSIX; model <= DISK_EXT4 && !time_is_up(e); model++) {
+        struct disk *disk = disk_new((enum disk_model)model, &empty);
+        explore(e, disk, trace, history, 1, 0);
+        disk_free(disk);
+    }
+}
+
+/* The same script; what its backups do to their directory. */
+static void explore_backups(struct enumerator *e)
+{
+    struct sim *sim = sim_new(e->script.seed);
+    struct trace trace = { 0 };
+    struct state states[STEPS_MAX + 1];
+    struct history history = { .states = states, .count = 1 };
+    uint32_t steps = e->script.step_count + AFTER_COUNT;
+    int status = PYKV_OK;
+    trial_begin(e->trials, "%s, backups, whole run", e->name);
+    struct pykv_store *store = script_open(&e->script, sim);
+    sim_record(sim, BACKUP_PATH, &trace);
+    for (uint32_t i = 0; i < steps && store != NULL && status == PYKV_OK; i++) {
+        bool durable, backs_up = e->script.steps[i].kind == STEP_BACKUP;
+        if (i >= e->script.step_count) {
+            e->script.states[i + 1] = e->script.states[i];
+            script_apply(&e->script, i, &e->script.states[i + 1]);
+        }
+        trace.progress.started += backs_up;
+        status = script_do(&e->script, i, sim_os(sim), &store, &durable);
+        if (backs_up) {
+            states[history.count++] = e->script.states[i + 1];
+            sim_save(sim, BACKUP_PATH, &e->names[i + 1]);
+        }
+        trace.progress.acked = trace.progress.durable = trace.progress.started;
+    }
+    if (store == NULL || status != PYKV_OK || pykv_close(store) != PYKV_OK)
+        trial_violation(e->trials, "the script fails on a healthy machine");
+    pykv_free(store);
+    sim_save(sim, STORE_PATH, &e->source);
+    sim_free(sim);
+    e->backup = true;
+    cut_trace(e, &trace, &history);
+    e->backup = false;
+    trace_release(&trace);
+}
+
 static void explore_script(struct enumerator *e)
 {
     struct sim *sim = sim_new(e->script.seed);
     struct trace trace = { 0 };
-    struct image empty = { 0 };
     struct history history = { .states = e->script.states, .count = e->script.step_count + 1 };
     sim_lie(sim, e->options->lie);
     sim_record(sim, STORE_PATH, &trace);
@@ -461,13 +444,16 @@ static void explore_script(struct enumerator *e)
     if (reason.text[0] != 0)
         trial_violation(e->trials, reason.text);
     sim_free(sim);
-    for (int model = DISK_POSIX; ran && model <= DISK_EXT4 && !time_is_up(e); model++) {
-        struct disk *disk = disk_new((enum disk_model)model, &empty);
-        explore(e, disk, &trace, &history, 1, 0);
-        disk_free(disk);
-    }
+    if (ran)
+        cut_trace(e, &trace, &history);
     trace_release(&trace);
 }
+
+#define TURN_COUNT (sizeof turns / sizeof *turns)
+static const enum flavour turns[] = {
+    FLAVOUR_MIXED, FLAVOUR_COMMIT, FLAVOUR_ROLL, FLAVOUR_BATCH, FLAVOUR_REOPEN, FLAVOUR_INTERVAL, FLAVOUR_HUGE,
+    FLAVOUR_COMPACT, FLAVOUR_EXPIRE, FLAVOUR_BACKUP, FLAVOUR_SMALL,
+};
 
 static void work(struct trials *trials, void *context)
 {
@@ -476,29 +462,37 @@ static void work(struct trials *trials, void *context)
         abort();
     e->trials = trials;
     e->options = context;
+    e->after = (struct after){ .script = &e->script, .source = &e->source, .names = &e->names[0] };
     e->started = now();
     uint64_t *counters = trials->counters;
     while (trials->resume < e->options->scripts && !time_is_up(e)) {
         uint64_t i = trials->resume++;
-        e->flavour = (enum flavour)(i % (FLAVOUR_COUNT + 1));
-        if (e->flavour == FLAVOUR_COUNT)
-            e->flavour = i / (FLAVOUR_COUNT + 1) % 2 == 0 ? FLAVOUR_SMALL : FLAVOUR_GROW;
+        e->flavour = turns[i % TURN_COUNT];
+        if (e->flavour == FLAVOUR_SMALL && i / TURN_COUNT % 2 == 1)
+            e->flavour = FLAVOUR_GROW;
         if (e->options->flavour >= 0)
             e->flavour = (enum flavour)e->options->flavour;
         e->random = e->options->seed + i;
         snprintf(e->name, sizeof e->name, "--scripts 1 --seed %llu --flavour %d (%s)",
                  (unsigned long long)e->random, e->flavour, flavour_name(e->flavour));
         script_make(&e->script, e->options->seed + i, e->flavour);
-        e->kills_only = e->flavour >= FLAVOUR_SMALL;
+        e->kills_only = flavour_is_small(e->flavour);
+        if (e->flavour == FLAVOUR_BACKUP)
+            explore_backups(e);
         if (e->kills_only)
             explore_stores(e);
         else
             explore_script(e);
+        for (uint32_t step = 0; step <= STEPS_MAX; step++)
+            image_clear(&e->names[step]);
         script_release(&e->script);
         counters[SCRIPTS]++;
     }
     image_release(&e->image);
     image_release(&e->second);
+    image_release(&e->source);
+    for (uint32_t step = 0; step <= STEPS_MAX; step++)
+        image_release(&e->names[step]);
     free(e->seen);
     free(e);
 }

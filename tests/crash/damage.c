@@ -5,7 +5,8 @@
  * closed tells of any damage that loses or changes what was acknowledged: open, or a read, or
  * verify() fails. Of a store that was killed, the tail behind the durable point may go, as a power
  * cut may take it, but only as a whole number of steps. With `repair` the store opens, and has
- * everything but what the damaged place held; from then on it is a store without damage.
+ * everything but what the damaged place held; from then on it is a store without damage. So with a backup,
+ * whether it is read or turned into a store.
  *
  * A loss is silent if a key's current value cannot be read back, and neither open nor any read nor
  * verify() has failed: that is a violation.
@@ -28,7 +29,8 @@ enum counter {
 
 struct options {
     uint64_t seed, stride;
-    const char *file, *dump;
+    int flavour;
+    const char *stage, *file, *dump;      /* NULL: all */
 };
 
 enum damage_kind {
@@ -48,7 +50,7 @@ struct stage {              /* a store to be damaged, and what is in it */
     const char *name;
     struct image image, old;        /* old: the same store half-way through its script */
     uint32_t durable, steps;        /* the states that it may have without being damaged */
-    bool closed;
+    bool closed, backup;
     uint64_t boot;
 };
 
@@ -279,24 +281,17 @@ static void note_place(struct damager *d, const struct stage *stage, const struc
 static void read_all(struct damager *d, struct pykv_store *store, const struct state *expected,
                      struct outcome *outcome, struct reason *reason)
 {
-    static uint8_t buffer[65536];
     for (uint32_t key = 0; key < KEY_COUNT; key++) {
-        const struct bytes *bytes = &d->script.keys[key];
-        int64_t size = pykv_get(store, bytes->bytes, bytes->size, buffer, sizeof buffer, NULL);
-        outcome->state.value[key] = ABSENT;
-        if (size >= 0) {
-            int32_t value = find_value(&d->script, key, buffer, (size_t)size);
-            outcome->state.value[key] = value;
-            if (value == (int32_t)VALUES_MAX) {
-                outcome->wrong = true;
-                fail(reason, "WRONG: key %u has a value that it never had", key);
-            }
-        } else if (size != -1000 + PYKV_NOT_FOUND) {
+        int status = read_value(&d->script, store, key, &outcome->state.value[key]);
+        if (status != PYKV_OK) {
             outcome->state.value[key] = -2;
             outcome->reported = true;
             outcome->where = AT_READ;
-            if (size == -1000 + PYKV_CORRUPT && pykv_last_error()->path[0] == 0)
+            if (status == PYKV_CORRUPT && pykv_last_error()->path[0] == 0)
                 fail(reason, "get reports damage, but not in which file");
+        } else if (outcome->state.value[key] == (int32_t)VALUES_MAX) {
+            outcome->wrong = true;
+            fail(reason, "WRONG: key %u has a value or an expiry that it never had, or that is over", key);
         }
         outcome->lost = outcome->lost || outcome->state.value[key] != expected->value[key];
     }
@@ -341,7 +336,8 @@ static bool is_prefix(const struct damager *d, const struct stage *stage,
                       const struct state *state)
 {
     for (uint32_t j = stage->durable; j <= stage->steps; j++) {
-        if (memcmp(&d->script.states[j], state, sizeof *state) == 0)
+        const struct state seen = script_seen(&d->script, &d->script.states[j]);
+        if (memcmp(&seen, state, sizeof *state) == 0)
             return true;
     }
     return false;
@@ -358,6 +354,7 @@ static void try_repair(struct damager *d, const struct stage *stage, const struc
     options.repair = 1;
     sim_set_boot(sim, boot);
     sim_load(sim, STORE_PATH, &d->image);
+    script_set_time(&d->script, sim, script_time(d->script.step_count));
     int status = pykv_open_with(sim_os(sim), STORE_PATH, &options, &store);
     if (status != PYKV_OK) {
         fail(reason, "repair cannot open: %d %s", status, pykv_last_error()->message);
@@ -395,12 +392,16 @@ static void judge(struct damager *d, const struct stage *stage, const struct dam
     struct sim *sim = sim_new(5);
     struct pykv_store *store = NULL;
     struct outcome outcome = { .where = HARMLESS };
-    const struct state *expected = &d->script.states[stage->steps];
+    const struct state seen = script_seen(&d->script, &d->script.states[stage->steps]), *expected = &seen;
+    struct pykv_options options = d->script.options;
     uint64_t *counters = d->trials->counters;
     static struct pykv_report report;
     sim_set_boot(sim, boot);
     sim_load(sim, STORE_PATH, &d->image);
-    int status = pykv_open_with(sim_os(sim), STORE_PATH, &d->script.options, &store);
+    script_set_time(&d->script, sim, script_time(d->script.step_count));
+    if (stage->backup && boot == stage->boot)
+        options.flag = PYKV_FLAG_READ;
+    int status = pykv_open_with(sim_os(sim), STORE_PATH, &options, &store);
     if (status != PYKV_OK) {
         store = NULL;
         outcome = (struct outcome){ .where = AT_OPEN, .reported = true, .lost = true };
@@ -418,12 +419,13 @@ static void judge(struct damager *d, const struct stage *stage, const struct dam
         outcome.reported = outcome.reported || status < 0;
         bool prefix = is_prefix(d, stage, &outcome.state);
         /* The keydir of a killed store, put back as it was a while ago in the same boot: nothing on
-         * the disk tells that it is not the one that the process left. */
+         * the disk tells that it is not the one that the process left. An older manifest of a backup is
+         * the older backup: what else is there has no meaning until a manifest lists it. */
         bool is_rollback = damage->kind == OLD_COPY &&
-                           strcmp(stage->image.files[damage->file].name, "keydir") == 0;
+                           strcmp(stage->image.files[damage->file].name, stage->backup ? "manifest" : "keydir") == 0;
         if (outcome.lost && !outcome.reported && prefix && !stage->closed)
             outcome.where = TAIL_CUT;
-        else if (outcome.lost && !outcome.reported && !(is_rollback && !stage->closed))
+        else if (outcome.lost && !outcome.reported && !(is_rollback && (stage->backup || !stage->closed)))
             fail(&reason, "SILENT LOSS");
         /* It can be written to, or says that it cannot; and never crashes. */
         uint8_t name[3] = "new";
@@ -524,7 +526,7 @@ static void damage_file(struct damager *d, const struct stage *stage, size_t num
             try_damage(d, stage, &(struct damage){ FLIP, number, at, masks[i] }, places);
         try_damage(d, stage, &(struct damage){ TRUNCATE, number, at, 0 }, places);
     }
-    for (uint64_t block = 0; block < blocks; block++) {
+    for (uint64_t block = 0; block < blocks; block += 1 + d->options->stride / 32) {
         bool zeros = true;
         for (uint64_t i = block * BLOCK; zeros && i < (block + 1) * BLOCK && i < file->size; i++)
             zeros = file->bytes[i] == 0;
@@ -549,13 +551,12 @@ static void damage_file(struct damager *d, const struct stage *stage, size_t num
         try_damage(d, stage, &(struct damage){ SWAP_FILES, number, other, 0 }, places);
 }
 
-/* A store of the script's first `steps` steps. */
-static bool make_stage(struct damager *d, struct stage *stage, const char *name, bool closed)
+/* A store of the script's steps, or its backup. */
+static bool make_stage(struct damager *d, struct stage *stage)
 {
+    const char *path = stage->backup ? BACKUP_PATH : STORE_PATH;
     struct sim *sim = sim_new(3);
     struct pykv_store *store = NULL;
-    stage->name = name;
-    stage->closed = closed;
     stage->boot = 1;
     stage->steps = d->script.step_count;
     if (pykv_open_with(sim_os(sim), STORE_PATH, &d->script.options, &store) != PYKV_OK)
@@ -566,16 +567,19 @@ static bool make_stage(struct damager *d, struct stage *stage, const char *name,
             return false;
         if (durable)
             stage->durable = i + 1;
-        if (i == stage->steps / 2)
-            sim_save(sim, STORE_PATH, &stage->old);
+        bool half = i == stage->steps / 2, backs_up = stage->backup && (half || i + 1 == stage->steps);
+        if (backs_up && script_back_up(store, half ? 0 : PYKV_BACKUP_COPY) != PYKV_OK)
+            return false;
+        if (half)
+            sim_save(sim, path, &stage->old);
     }
-    if (!closed)
-        sim_save(sim, STORE_PATH, &stage->image);
+    if (!stage->closed)
+        sim_save(sim, path, &stage->image);
     if (pykv_close(store) != PYKV_OK)
         return false;
     pykv_free(store);
-    if (closed) {
-        sim_save(sim, STORE_PATH, &stage->image);
+    if (stage->closed) {
+        sim_save(sim, path, &stage->image);
         stage->durable = stage->steps;
     }
     sim_free(sim);
@@ -589,20 +593,23 @@ static void work(struct trials *trials, void *context)
         abort();
     d->trials = trials;
     d->options = context;
-    script_make(&d->script, d->options->seed, FLAVOUR_REOPEN);
+    script_make(&d->script, d->options->seed, (enum flavour)d->options->flavour);
     d->script.options.segment_size = 65536;
-    static const char *const names[2] = { "closed", "killed" };
-    for (int closed = 1; closed >= 0; closed--) {
-        struct stage stage = { .name = NULL };
+    const struct stage stages[] = { { .name = "closed", .closed = true }, { .name = "killed" },
+                                    { .name = "backup", .closed = true, .backup = true } };
+    for (size_t number = 0; number < sizeof stages / sizeof *stages; number++) {
+        struct stage stage = stages[number];
         struct place places[KEY_COUNT];
-        trial_begin(trials, "--seed %llu, making the %s store",
-                    (unsigned long long)d->options->seed, names[1 - closed]);
-        if (!make_stage(d, &stage, names[1 - closed], closed != 0)) {
+        if (d->options->stage != NULL && strcmp(stage.name, d->options->stage) != 0)
+            continue;
+        trial_begin(trials, "--seed %llu, making the %s store", (unsigned long long)d->options->seed, stage.name);
+        if (!make_stage(d, &stage)) {
             trial_violation(trials, "the script fails on a healthy machine");
             break;
         }
+        d->script.now_ms = script_time(stage.steps);
         find_places(&d->script, &stage.image, places);
-        if (d->options->dump != NULL && closed)
+        if (d->options->dump != NULL && number == 0)
             image_write(&stage.image, d->options->dump);
         for (size_t i = 0; i < stage.image.count; i++) {
             if (d->options->file == NULL ||
@@ -619,7 +626,7 @@ static void work(struct trials *trials, void *context)
 
 int main(int argc, char **argv)
 {
-    struct options options = { .seed = 5, .stride = 1 };
+    struct options options = { .seed = 5, .stride = 1, .flavour = FLAVOUR_REOPEN };
     struct trials *trials = trials_new();
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *name = argv[i], *value = argv[i + 1];
@@ -627,6 +634,10 @@ int main(int argc, char **argv)
             options.seed = strtoull(value, NULL, 10);
         else if (strcmp(name, "--stride") == 0)
             options.stride = strtoull(value, NULL, 10);
+        else if (strcmp(name, "--stage") == 0)
+            options.stage = value;
+        else if (strcmp(name, "--flavour") == 0)
+            options.flavour = atoi(value);
         else if (strcmp(name, "--dump") == 0)
             options.dump = value;
         else if (strcmp(name, "--file") == 0)

@@ -4,12 +4,13 @@
  * every acknowledged write is still there: in the store that met the failure, after a kill, after a
  * close and open, and (what was durable) after a power cut. A write that failed is there wholly or
  * not at all. After a failed sync nothing is acknowledged until the store is opened again. Nothing
- * leaks. Nothing is called corrupt that is not.
+ * leaks. Nothing is called corrupt that is not. A backup that fails is what it was, or what it was to be,
+ * and the next one succeeds.
  *
  * Method: replay one script with call n failing, for n = 0, 1, 2, ... until a run meets no failure,
  * with different errors and half-done writes. For each key the set of values it may have is kept:
  * one after a success, more after a failure. */
-#include "check.h"
+#include "known.h"
 #include "trial.h"
 
 #include <errno.h>
@@ -18,9 +19,10 @@
 #include <string.h>
 
 enum counter { RUNS, FAILED_CALLS, REPORTED, ABSORBED, CUTS, COUNTED_CALLS };
-#define MAY_MAX 48u
-#define BROKEN_MAX STEPS_MAX
-#define FLAVOURS_TRIED (FLAVOUR_HUGE + 1u)      /* all before it, and the one with compaction */
+#define TURN_COUNT (sizeof turns / sizeof *turns)
+static const enum flavour turns[] = {       /* the others take long: --flavour */
+    FLAVOUR_MIXED, FLAVOUR_COMMIT, FLAVOUR_ROLL, FLAVOUR_BATCH, FLAVOUR_REOPEN, FLAVOUR_INTERVAL, FLAVOUR_COMPACT,
+};
 
 struct options {
     uint64_t scripts, seed, stride;
@@ -28,12 +30,6 @@ struct options {
     uint64_t from;                  /* the first call that fails */
     bool print;                     /* the trace of each violation */
 };
-
-/* The values that a key may have. */
-struct may { uint32_t count; int32_t value[MAY_MAX]; };
-
-/* A write that failed: all of it or nothing is there, as far as later writes left its keys alone. */
-struct broken { uint32_t step; bool key[KEY_COUNT]; };
 
 struct run {
     struct trials *trials;
@@ -43,115 +39,15 @@ struct run {
     struct trace *trace;                /* since the machine was started last */
     struct image base;                  /* what was on its disk then */
     uint64_t boot;
-    struct may live[KEY_COUNT];         /* what may be read now */
-    struct may durable[KEY_COUNT];      /* what a power cut may leave */
-    struct broken broken[BROKEN_MAX];
-    uint32_t broken_count;
+    struct known known;
+    struct state backups[STEPS_MAX];    /* states that the backup may have, if there is one */
+    uint32_t backup_count, backup_steps;
+    bool backed_up;
+    struct image backup;
     bool poisoned;                      /* a failed sync was reported */
     uint64_t syncs_failed;              /* as it was when the store was opened */
     struct reason reason;
 };
-
-static void may_add(struct may *may, int32_t value)
-{
-    for (uint32_t i = 0; i < may->count; i++) {
-        if (may->value[i] == value)
-            return;
-    }
-    if (may->count < MAY_MAX)
-        may->value[may->count++] = value;
-}
-
-static bool may_have(const struct may *may, int32_t value)
-{
-    for (uint32_t i = 0; i < may->count; i++) {
-        if (may->value[i] == value)
-            return true;
-    }
-    return may->count == MAY_MAX;
-}
-
-static void may_add_all(struct may *to, const struct may *from)
-{
-    for (uint32_t i = 0; i < from->count; i++)
-        may_add(to, from->value[i]);
-}
-
-/* The final value that the step gives to `key`; false if it does not write it. */
-static bool step_writes(const struct script *script, uint32_t number, uint32_t key, int32_t *value)
-{
-    struct state mark;
-    for (uint32_t i = 0; i < KEY_COUNT; i++)
-        mark.value[i] = -2;
-    script_apply(script, number, &mark);
-    *value = mark.value[key];
-    return mark.value[key] != -2;
-}
-
-static void note_success(struct run *run, uint32_t number, bool durable)
-{
-    for (uint32_t key = 0; key < KEY_COUNT; key++) {
-        int32_t value;
-        if (!step_writes(run->script, number, key, &value))
-            continue;
-        run->live[key] = (struct may){ .count = 1, .value = { value } };
-        may_add(&run->durable[key], value);
-        for (uint32_t i = 0; i < run->broken_count; i++)
-            run->broken[i].key[key] = false;
-    }
-    for (uint32_t key = 0; durable && key < KEY_COUNT; key++)
-        run->durable[key] = run->live[key];
-}
-
-static void note_failure(struct run *run, uint32_t number)
-{
-    struct broken *broken = &run->broken[run->broken_count];
-    *broken = (struct broken){ .step = number };
-    bool any = false;
-    for (uint32_t key = 0; key < KEY_COUNT; key++) {
-        int32_t value;
-        if (!step_writes(run->script, number, key, &value))
-            continue;
-        for (uint32_t i = 0; i < run->broken_count; i++)
-            run->broken[i].key[key] = false;
-        may_add(&run->live[key], value);
-        may_add(&run->durable[key], value);
-        broken->key[key] = any = true;
-    }
-    run->broken_count += any;
-}
-
-/* A failed write is there wholly or not at all. Keys that had the value before tell nothing. */
-static bool check_whole(struct run *run, const struct state *state)
-{
-    for (uint32_t i = 0; i < run->broken_count; i++) {
-        const struct broken *broken = &run->broken[i];
-        bool some = false, all = true;
-        for (uint32_t key = 0; key < KEY_COUNT; key++) {
-            int32_t value;
-            if (!broken->key[key] || !step_writes(run->script, broken->step, key, &value) ||
-                value == ABSENT)
-                continue;
-            some = some || state->value[key] == value;
-            all = all && state->value[key] == value;
-        }
-        if (some && !all)
-            return fail(&run->reason, "step %u failed, and part of it is there", broken->step);
-    }
-    return true;
-}
-
-static bool check_state(struct run *run, const struct may *may, const struct state *state,
-                        const char *when)
-{
-    for (uint32_t key = 0; key < KEY_COUNT; key++) {
-        if (!may_have(&may[key], state->value[key])) {
-            return fail(&run->reason, "%s key %u has v%d, but must have v%d%s", when, key,
-                        state->value[key], may[key].value[0], may[key].count > 1 ? " or ..." : "");
-        }
-    }
-    return true;
-}
 
 static uint64_t failed_syncs(const struct run *run)
 {
@@ -190,24 +86,19 @@ static bool check_reads(struct run *run)
 {
     struct state state;
     for (uint32_t key = 0; key < KEY_COUNT; key++) {
-        struct reason ignored = { "" };
         uint64_t before = sim_failed(run->sim, SIM_ANY);
-        const struct bytes *bytes = &run->script->keys[key];
-        static uint8_t buffer[(1u << 20) + 65536];
-        int64_t size = pykv_get(run->store, bytes->bytes, bytes->size, buffer, sizeof buffer, NULL);
-        if (size < 0 && size != -1000 + PYKV_NOT_FOUND) {
-            if (!check_status(run, (int)(size + 1000), before, "get"))
+        int status = read_value(run->script, run->store, key, &state.value[key]);
+        if (status != PYKV_OK) {
+            if (!check_status(run, status, before, "get"))
                 return false;
-            state.value[key] = run->live[key].value[0];
-            continue;
+            state.value[key] = run->known.live[key].value[0];
+            if (script_over(run->script, state.value[key]))
+                state.value[key] = ABSENT;
+        } else if (state.value[key] == (int32_t)VALUES_MAX) {
+            return fail(&run->reason, "key %u has a value or an expiry that it never had, or that is over", key);
         }
-        state.value[key] = size < 0 ? ABSENT
-                                    : find_value(run->script, key, buffer, (size_t)size);
-        if (state.value[key] == (int32_t)VALUES_MAX)
-            return fail(&run->reason, "key %u has a value that it never had", key);
-        (void)ignored;
     }
-    return check_state(run, run->live, &state, "while open") && check_whole(run, &state);
+    return known_state(&run->known, run->known.live, &state, "while open", &run->reason) && known_whole(&run->known, &state, &run->reason);
 }
 
 static bool check_bulk_reads(struct run *run)
@@ -303,16 +194,18 @@ static void kill_process(struct run *run, bool reboot)
     sim_record(run->sim, STORE_PATH, NULL);
     sim_pause_faults(run->sim, true);
     sim_save(run->sim, STORE_PATH, &image);
+    sim_save(run->sim, BACKUP_PATH, &run->backup);
     pykv_free(run->store);
     run->store = NULL;
     run->poisoned = false;
     sim_load(run->sim, STORE_PATH, &image);
+    sim_add(run->sim, BACKUP_PATH, &run->backup);
     sim_pause_faults(run->sim, false);
     if (reboot) {           /* in good order: the system has written everything to the disk */
         sim_set_boot(run->sim, ++run->boot);
         trace_release(run->trace);
         image_copy(&run->base, &image);
-        memcpy(run->durable, run->live, sizeof run->durable);
+        memcpy(run->known.durable, run->known.live, sizeof run->known.durable);
     }
     sim_record(run->sim, STORE_PATH, run->trace);
     image_release(&image);
@@ -326,7 +219,7 @@ static bool reopen(struct run *run, uint32_t number)
         if (!close_store(run, &durable))
             return false;
         if (durable)
-            note_success(run, number, true);
+            known_success(&run->known, number, true);
     }
     if (!closes || reboots)
         kill_process(run, reboots);
@@ -339,7 +232,7 @@ static int do_incr(struct run *run, uint32_t number, bool *durable)
     struct step *step = &run->script->steps[number];
     struct step_op *op = &step->ops[0];
     const struct bytes *key = &run->script->keys[op->key];
-    const struct may old = run->live[op->key];
+    const struct may old = run->known.live[op->key];
     int64_t sum = 0, by = (int64_t)number + 1;
     *durable = step->durability == PYKV_DURABILITY_COMMIT ||
                run->script->options.durability == PYKV_DURABILITY_COMMIT;
@@ -352,8 +245,8 @@ static int do_incr(struct run *run, uint32_t number, bool *durable)
             sum = before + by;
         possible = possible || before + by == sum;
         if (status != PYKV_OK && i + 1 < old.count) {
-            may_add(&run->live[op->key], script_add_number(run->script, op->key, sum));
-            may_add_all(&run->durable[op->key], &run->live[op->key]);
+            may_add(&run->known.live[op->key], script_add_number(run->script, op->key, sum));
+            may_add_all(&run->known.durable[op->key], &run->known.live[op->key]);
         }
     }
     if (!possible) {
@@ -364,20 +257,83 @@ static int do_incr(struct run *run, uint32_t number, bool *durable)
     return status;
 }
 
+/* pykv_expire: what the key has now follows from what it had, whatever failed before. Durable, it is so with
+ * all before. */
+static int do_expire(struct run *run, uint32_t number, bool *durable)
+{
+    const struct step *step = &run->script->steps[number];
+    uint32_t key = step->ops[0].key;
+    const struct bytes *name = &run->script->keys[key];
+    struct may alive = { .count = 0 }, gone = { .count = 0 };
+    bool commits = step->durability == PYKV_DURABILITY_COMMIT || run->script->options.durability == PYKV_DURABILITY_COMMIT;
+    bool changes = true;
+    for (uint32_t i = 0; i < run->known.live[key].count; i++) {
+        int32_t value = run->known.live[key].value[i], next;
+        if (value == ABSENT || script_over(run->script, value)) {
+            may_add(&gone, value);
+        } else {
+            may_add(&alive, next = script_add_expiry(run->script, value, step->expiry_ms, step->later));
+            changes = changes && next != value;
+        }
+    }
+    int status = pykv_expire(run->store, name->bytes, name->size, step->expiry_ms, step->later, step->durability);
+    if (status == PYKV_OK && alive.count > 0)
+        run->known.live[key] = alive;
+    else if (status == PYKV_NOT_FOUND && gone.count > 0)
+        run->known.live[key] = gone;
+    else if (status >= 0)
+        fail(&run->reason, "expire answers %d, which it cannot", status);
+    else
+        may_add_all(&run->known.live[key], &alive);
+    *durable = status == PYKV_OK && commits && changes;
+    may_add_all(&run->known.durable[key], &run->known.live[key]);
+    for (uint32_t i = 0; i < run->known.broken_count; i++)
+        run->known.broken[i].key[key] = false;
+    return status < 0 ? status : PYKV_OK;
+}
+
+/* A backup that fails leaves the older one, or, if it came that far, is the new one. */
+static int do_backup(struct run *run, uint32_t number, bool *durable)
+{
+    struct reason reason = { "" };
+    struct state *state = &run->backups[run->backup_count];
+    run->backup_steps++;
+    sim_pause_faults(run->sim, true);
+    bool known = read_state(run->script, run->store, state, &reason);
+    sim_pause_faults(run->sim, false);
+    if (!known) {
+        fail(&run->reason, "before a backup: %.400s", reason.text);
+        return PYKV_OK;
+    }
+    int status = script_back_up(run->store, number % 2 == 0 ? 0 : PYKV_BACKUP_COPY);
+    if (status == PYKV_OK) {
+        run->backups[0] = *state;
+        run->backup_count = 0;
+        run->backed_up = true;
+    }
+    run->backup_count++;
+    *durable = status == PYKV_OK;
+    return status;
+}
+
 static int do_step(struct run *run, uint32_t number, bool *durable)
 {
     const struct step *step = &run->script->steps[number];
     if (step->kind == STEP_INCR)
         return do_incr(run, number, durable);
+    if (step->kind == STEP_EXPIRE)
+        return do_expire(run, number, durable);
+    if (step->kind == STEP_BACKUP)
+        return do_backup(run, number, durable);
     if (step->kind == STEP_DELETE) {    /* present or absent is not known beforehand */
         const struct bytes *key = &run->script->keys[step->ops[0].key];
-        const struct may *may = &run->live[step->ops[0].key];
+        const struct may *may = &run->known.live[step->ops[0].key];
         int status = pykv_delete(run->store, key->bytes, key->size, step->durability);
         *durable = status == PYKV_OK && (step->durability == PYKV_DURABILITY_COMMIT ||
                    run->script->options.durability == PYKV_DURABILITY_COMMIT);
-        if (status == PYKV_NOT_FOUND && !may_have(may, ABSENT))
+        if (status == PYKV_NOT_FOUND && !may_be_absent(run->script, may))
             fail(&run->reason, "delete does not find key %u", step->ops[0].key);
-        if (status == PYKV_OK && may->count == 1 && may->value[0] == ABSENT)
+        if (status == PYKV_OK && may->count == 1 && may_be_absent(run->script, may))
             fail(&run->reason, "delete finds key %u, which is absent", step->ops[0].key);
         return status < 0 ? status : PYKV_OK;
     }
@@ -394,6 +350,7 @@ static bool run_step(struct run *run, uint32_t number)
     char what[256];
     bool durable = false;
     run->trace->progress.started = number + 1;
+    script_set_time(run->script, run->sim, script_time(number));
     uint64_t before = sim_failed(run->sim, SIM_ANY);
     uint64_t syncs_before = sim_failed(run->sim, SIM_FILE_SYNC);
     if (step->kind == STEP_REOPEN)
@@ -416,16 +373,47 @@ static bool run_step(struct run *run, uint32_t number)
             return fail(&run->reason, "step %s is acknowledged after a failed sync", what);
         if (run->poisoned && step->kind == STEP_SYNC)
             return fail(&run->reason, "a sync succeeds after a failed one");
-        note_success(run, number, durable && writes);
+        known_success(&run->known, number, durable && writes);
     } else {
-        note_failure(run, number);
+        known_failure(&run->known, number);
         bool commits = step->durability == PYKV_DURABILITY_COMMIT ||
                        run->script->options.durability == PYKV_DURABILITY_COMMIT;
         if (sim_failed(run->sim, SIM_FILE_SYNC) > syncs_before && step->kind != STEP_COMPACT &&
-            (step->kind == STEP_SYNC || commits))   /* compaction also syncs what it can do without */
+            step->kind != STEP_BACKUP &&            /* they also sync what is not the log */
+            (step->kind == STEP_SYNC || commits))
             run->poisoned = true;
     }
     return run->reason.text[0] == 0 && (status == PYKV_OK || check_reads(run));
+}
+
+static bool check_backup_is(struct run *run, struct sim *sim, const struct state *states, uint32_t count)
+{
+    struct pykv_options options = run->script->options;
+    struct pykv_store *store = NULL;
+    struct state state;
+    options.flag = PYKV_FLAG_READ;
+    int status = pykv_open_with(sim_os(sim), BACKUP_PATH, &options, &store);
+    if (tells_no_backup(status) && !run->backed_up)
+        return true;
+    if (status != PYKV_OK)
+        return fail(&run->reason, "open the backup: %d %s", status, pykv_last_error()->message);
+    bool good = read_state(run->script, store, &state, &run->reason) &&
+                find_state(run->script, states, count, 0, count - 1, &state, &run->reason) >= 0 &&
+                check_agrees(run->script, store, &state, &run->reason);
+    pykv_free(store);
+    return good;
+}
+
+/* The backup, and the next one. */
+static bool check_backup(struct run *run, struct sim *sim, struct pykv_store *store, const struct state *state)
+{
+    if (!check_backup_is(run, sim, run->backups, run->backup_count > 0 ? run->backup_count : 1))
+        return false;
+    int status = script_back_up(store, 0);
+    if (status != PYKV_OK)
+        return fail(&run->reason, "the next backup: %d %s", status, pykv_last_error()->message);
+    run->backed_up = true;
+    return check_backup_is(run, sim, state, 1);
 }
 
 /* The store as `image` has it, on a healthy machine. */
@@ -437,6 +425,8 @@ static bool check_later(struct run *run, const struct image *image, uint64_t boo
     struct state state;
     sim_set_boot(sim, boot);
     sim_load(sim, STORE_PATH, image);
+    sim_add(sim, BACKUP_PATH, &run->backup);
+    script_set_time(run->script, sim, script_time(run->script->step_count));
     int status = pykv_open_with(sim_os(sim), STORE_PATH, &run->script->options, &store);
     bool good = status == PYKV_OK;
     if (!good) {
@@ -444,8 +434,11 @@ static bool check_later(struct run *run, const struct image *image, uint64_t boo
              pykv_last_error()->path, (unsigned long long)pykv_last_error()->offset);
     }
     good = good && read_state(run->script, store, &state, &run->reason) &&
-           check_state(run, may, &state, when) && (!whole || check_whole(run, &state)) &&
+           known_state(&run->known, may, &state, when, &run->reason) && (!whole || known_whole(&run->known, &state, &run->reason)) &&
            check_agrees(run->script, store, &state, &run->reason);
+    bool backed_up = run->backed_up;
+    good = good && (run->backup_steps == 0 || check_backup(run, sim, store, &state));
+    run->backed_up = backed_up;
     if (!good && run->reason.text[0] != 0) {
         char text[sizeof run->reason.text];
         memcpy(text, run->reason.text, sizeof text);
@@ -474,7 +467,7 @@ static bool check_power_cuts(struct run *run, struct image *image)
                 keep[j] = i == 1 || (i > 1 && next_random(&random) % 2 == 0);
             disk_cut(disk, &choice, image);
             run->trials->counters[CUTS]++;
-            good = check_later(run, image, run->boot + 1, run->durable, false, "after a power cut");
+            good = check_later(run, image, run->boot + 1, run->known.durable, false, "after a power cut");
         }
         free(keep);
         disk_free(disk);
@@ -495,11 +488,12 @@ static bool run_fault(struct trials *trials, uint64_t seed, enum flavour flavour
     script_make(script, seed, flavour);
     run->trials = trials;
     run->script = script;
+    run->known.script = script;
     run->sim = sim_new(seed);
     run->trace = &trace;
     run->boot = 1;
     for (uint32_t key = 0; key < KEY_COUNT; key++)
-        run->live[key] = run->durable[key] = (struct may){ .count = 1, .value = { ABSENT } };
+        run->known.live[key] = run->known.durable[key] = (struct may){ .count = 1, .value = { ABSENT } };
     sim_record(run->sim, STORE_PATH, &trace);
     sim_fail(run->sim, fault);
     if (open_store(run)) {
@@ -513,14 +507,15 @@ static bool run_fault(struct trials *trials, uint64_t seed, enum flavour flavour
     sim_save(run->sim, STORE_PATH, &killed);
     if (run->store != NULL && close_store(run, &durable) && durable) {
         for (uint32_t key = 0; key < KEY_COUNT; key++)
-            run->durable[key] = run->live[key];
+            run->known.durable[key] = run->known.live[key];
     }
     uint64_t failed = sim_failed(run->sim, SIM_ANY);
     sim_fail(run->sim, NULL);
     sim_save(run->sim, STORE_PATH, &closed);
+    sim_save(run->sim, BACKUP_PATH, &run->backup);
     if (run->reason.text[0] == 0) {
-        bool good = check_later(run, &killed, run->boot, run->live, true, "after a kill") &&
-                    check_later(run, &closed, run->boot, run->live, true, "after a close") &&
+        bool good = check_later(run, &killed, run->boot, run->known.live, true, "after a kill") &&
+                    check_later(run, &closed, run->boot, run->known.live, true, "after a close") &&
                     check_power_cuts(run, &closed);
         (void)good;
     }
@@ -541,6 +536,7 @@ static bool run_fault(struct trials *trials, uint64_t seed, enum flavour flavour
     image_release(&killed);
     image_release(&closed);
     image_release(&run->base);
+    image_release(&run->backup);
     script_release(script);
     free(script);
     free(run);
@@ -552,8 +548,7 @@ static void work(struct trials *trials, void *context)
     const struct options *options = context;
     uint64_t number = 0;        /* of the run: those before trials->resume were tried */
     for (uint64_t i = 0; i < options->scripts && !trials_enough(trials); i++) {
-        enum flavour flavour = i % FLAVOURS_TRIED == FLAVOUR_HUGE ? FLAVOUR_COMPACT
-                                                                  : (enum flavour)(i % FLAVOURS_TRIED);
+        enum flavour flavour = turns[i % TURN_COUNT];
         if (options->flavour >= 0)
             flavour = (enum flavour)options->flavour;
         for (unsigned mode = 0; mode < 6 && !trials_enough(trials); mode++) {
@@ -576,7 +571,7 @@ static void work(struct trials *trials, void *context)
 
 int main(int argc, char **argv)
 {
-    struct options options = { .scripts = FLAVOURS_TRIED, .seed = 1, .stride = 1, .flavour = -1 };
+    struct options options = { .scripts = TURN_COUNT, .seed = 1, .stride = 1, .flavour = -1 };
     struct trials *trials = trials_new();
     for (int i = 1; i + 1 < argc; i += 2) {
         const char *name = argv[i], *value = argv[i + 1];

@@ -8,12 +8,33 @@
 const char *flavour_name(enum flavour flavour)
 {
     static const char *const names[] = { "mixed", "commit", "roll", "batch", "reopen", "interval",
-                                         "huge", "compact", "?", "small", "grow" };
+                                         "huge", "compact", "expire", "small", "grow", "backup" };
     return names[flavour];
 }
 
 static const char *const step_names[] = { "put", "delete", "batch", "incr", "conflict", "clear",
-                                          "sync", "wait", "reopen", "read", "compact" };
+                                          "sync", "wait", "reopen", "read", "compact", "expire",
+                                          "backup" };
+
+#define STEP_MS 10000u
+#define START_MS UINT64_C(1750000000000)
+
+uint64_t script_time(uint32_t step) { return START_MS + (uint64_t)step * STEP_MS; }
+
+bool script_over(const struct script *script, int32_t value)
+{
+    return value != ABSENT && script->value_expiry[value] != 0 && script->value_expiry[value] <= script->now_ms;
+}
+
+struct state script_seen(const struct script *script, const struct state *state)
+{
+    struct state seen = *state;
+    for (uint32_t i = 0; i < KEY_COUNT; i++) {
+        if (script_over(script, seen.value[i]))
+            seen.value[i] = ABSENT;
+    }
+    return seen;
+}
 
 static uint64_t pick(uint64_t *random, uint64_t count)
 {
@@ -45,6 +66,28 @@ static int32_t add_value(struct script *script, uint8_t key, size_t size)
     return (int32_t)number;
 }
 
+int32_t script_add_expiry(struct script *script, int32_t value, uint64_t expiry_ms, bool later)
+{
+    uint64_t before = script->value_expiry[value];
+    if (expiry_ms == before || (later && (before == 0 || (expiry_ms != 0 && expiry_ms < before))))
+        return value;
+    const struct bytes bytes = script->values[value];
+    uint8_t key = script->value_key[value];
+    for (uint32_t i = 0; i < script->value_count; i++) {
+        if (script->value_key[i] == key && script->value_expiry[i] == expiry_ms && script->values[i].size == bytes.size &&
+            (bytes.size == 0 || memcmp(script->values[i].bytes, bytes.bytes, bytes.size) == 0))
+            return (int32_t)i;
+    }
+    if (script->value_count == VALUES_MAX)
+        abort();
+    uint32_t number = script->value_count++;
+    script->values[number] = bytes_new(bytes.size);
+    memcpy(script->values[number].bytes, bytes.bytes, bytes.size);
+    script->value_key[number] = key;
+    script->value_expiry[number] = expiry_ms;
+    return (int32_t)number;
+}
+
 int32_t script_add_number(struct script *script, uint8_t key, int64_t number)
 {
     for (uint32_t i = 0; i < script->value_count; i++) {
@@ -60,11 +103,11 @@ int32_t script_add_number(struct script *script, uint8_t key, int64_t number)
 static size_t pick_size(uint64_t *random, enum flavour flavour)
 {
     uint64_t kind = pick(random, 100);
-    if (flavour >= FLAVOUR_SMALL)
+    if (flavour_is_small(flavour))
         return 8 + pick(random, 40);
     if (flavour == FLAVOUR_HUGE && kind < 25)
         return pick(random, 2) == 0 ? 70000 + pick(random, 5000) : (1u << 20) + pick(random, 9000);
-    if (flavour == FLAVOUR_ROLL || flavour == FLAVOUR_COMPACT)
+    if (flavour == FLAVOUR_ROLL || flavour == FLAVOUR_COMPACT || flavour == FLAVOUR_BACKUP || flavour == FLAVOUR_EXPIRE)
         return kind < 60 ? 9000 + pick(random, 9000) : 40 + pick(random, 900);
     return kind < 60 ? 12 + pick(random, 60) : kind < 90 ? pick(random, 900) : pick(random, 5000);
 }
@@ -91,6 +134,14 @@ static uint8_t pick_key(uint64_t *random)
     return key == COUNTER_KEY ? COUNTER_KEY + 1 : key;
 }
 
+/* A time between two steps, soon or late, or never. */
+static uint64_t pick_expiry(uint64_t *random, uint32_t step)
+{
+    static const uint64_t steps[] = { 0, 1, 2, 4, 8, 1000 };
+    uint64_t kind = pick(random, 8);
+    return kind >= 6 ? 0 : script_time(step) + STEP_MS / 2 + steps[kind] * STEP_MS;
+}
+
 static enum step_kind pick_kind(uint64_t *random, enum flavour flavour)
 {
     uint64_t kind = pick(random, 100);
@@ -100,10 +151,25 @@ static enum step_kind pick_kind(uint64_t *random, enum flavour flavour)
         return STEP_BATCH;
     if (flavour == FLAVOUR_COMPACT && kind < 40)
         return kind < 15 ? STEP_COMPACT : kind < 30 ? STEP_DELETE : STEP_PUT;
+    if (flavour == FLAVOUR_BACKUP && kind < 40)
+        return kind < 15 ? STEP_BACKUP : kind < 25 ? STEP_COMPACT : STEP_PUT;
+    if (flavour == FLAVOUR_EXPIRE && kind < 40)
+        return kind < 22 ? STEP_EXPIRE : kind < 27 ? STEP_COMPACT : STEP_PUT;
     kind = pick(random, 100);
     return kind < 38 ? STEP_PUT : kind < 48 ? STEP_DELETE : kind < 68 ? STEP_BATCH
          : kind < 75 ? STEP_INCR : kind < 79 ? STEP_CONFLICT : kind < 81 ? STEP_CLEAR
          : kind < 89 ? STEP_SYNC : kind < 93 ? STEP_WAIT : kind < 97 ? STEP_REOPEN : STEP_READ;
+}
+
+/* The next key from `key` on that is there, if any is. */
+static uint8_t pick_present(const struct state *state, uint8_t key)
+{
+    for (uint32_t i = 0; i < KEY_COUNT; i++) {
+        uint8_t next = (uint8_t)((key + i) % KEY_COUNT);
+        if (next != COUNTER_KEY && state->value[next] != ABSENT)
+            return next;
+    }
+    return key;
 }
 
 static void make_step(struct script *script, uint32_t number, uint64_t *random,
@@ -126,7 +192,20 @@ static void make_step(struct script *script, uint32_t number, uint64_t *random,
         case STEP_BATCH:
             if (op->op == PYKV_PUT)
                 op->value = add_value(script, op->key, pick_size(random, flavour));
+            if (op->op == PYKV_PUT && script->expires)
+                script->value_expiry[op->value] = pick_expiry(random, number);
             break;
+        case STEP_EXPIRE: {
+            step->expiry_ms = pick_expiry(random, number);
+            step->later = pick(random, 3) == 0;
+            script->now_ms = script_time(number);
+            const struct state seen = script_seen(script, &script->states[number]);
+            op->key = pick_present(&seen, op->key);
+            op->value = script->states[number].value[op->key];
+            if (seen.value[op->key] != ABSENT)
+                op->value = script_add_expiry(script, op->value, step->expiry_ms, step->later);
+            break;
+        }
         case STEP_INCR: {
             op->key = COUNTER_KEY;
             int32_t old = script->states[number].value[COUNTER_KEY];
@@ -152,8 +231,9 @@ void script_make(struct script *script, uint64_t seed, enum flavour flavour)
         .flag = PYKV_FLAG_CREATE, .durability = PYKV_DURABILITY_PROCESS, .interval_ms = 50,
         .io = pick(&random, 4) == 0 ? PYKV_IO_PREAD : PYKV_IO_MMAP,
         .segment_size = (UINT64_C(64) << 10) << 
-                        (flavour == FLAVOUR_ROLL || flavour == FLAVOUR_COMPACT ? 0 : pick(&random, 3)),
+                        (flavour == FLAVOUR_ROLL || flavour == FLAVOUR_COMPACT || flavour >= FLAVOUR_EXPIRE ? 0 : pick(&random, 3)),
     };
+    script->expires = flavour == FLAVOUR_EXPIRE;
     if (flavour == FLAVOUR_COMMIT)
         script->options.durability = PYKV_DURABILITY_COMMIT;
     if (flavour == FLAVOUR_INTERVAL)
@@ -163,7 +243,7 @@ void script_make(struct script *script, uint64_t seed, enum flavour flavour)
         script->states[0].value[i] = ABSENT;
     if (flavour == FLAVOUR_GROW)        /* 6.4 keys a bucket, 1,024 buckets: the next one splits */
         script->preload = 6520 + (uint32_t)pick(&random, 40);
-    script->step_count = flavour >= FLAVOUR_SMALL ? 14 : 12 + (uint32_t)pick(&random, 24);
+    script->step_count = flavour_is_small(flavour) ? 14 : 12 + (uint32_t)pick(&random, 24);
     for (uint32_t i = 0; i < script->step_count; i++)
         make_step(script, i, &random, flavour);
     script->steps[script->step_count] = (struct step){
@@ -176,7 +256,8 @@ void script_make(struct script *script, uint64_t seed, enum flavour flavour)
                  { PYKV_PUT, 0, add_value(script, 0, 600) } },
     };
     script->steps[script->step_count + 2] = (struct step){
-        .kind = flavour == FLAVOUR_COMPACT ? STEP_COMPACT : STEP_READ,
+        .kind = flavour == FLAVOUR_COMPACT || flavour == FLAVOUR_EXPIRE ? STEP_COMPACT
+              : flavour == FLAVOUR_BACKUP ? STEP_BACKUP : STEP_READ,
     };
 }
 
@@ -184,7 +265,7 @@ void script_apply(const struct script *script, uint32_t number, struct state *st
 {
     const struct step *step = &script->steps[number];
     bool writes = step->kind == STEP_PUT || step->kind == STEP_DELETE ||
-                  step->kind == STEP_BATCH || step->kind == STEP_INCR;
+                  step->kind == STEP_BATCH || step->kind == STEP_INCR || step->kind == STEP_EXPIRE;
     for (uint32_t i = 0; writes && i < step->op_count; i++)
         state->value[step->ops[i].key] = step->ops[i].value;
     for (uint32_t i = 0; step->kind == STEP_CLEAR && i < KEY_COUNT; i++)
@@ -220,12 +301,14 @@ static int do_batch(const struct script *script, const struct step *step,
 {
     uint8_t ops[OPS_MAX];
     uint32_t key_sizes[OPS_MAX], value_sizes[OPS_MAX];
+    uint64_t expiries[OPS_MAX];
     size_t keys_size = 0, values_size = 0;
     for (uint32_t i = 0; i < step->op_count; i++) {
         const struct step_op *op = &step->ops[i];
         ops[i] = op->op;
         key_sizes[i] = (uint32_t)script->keys[op->key].size;
         value_sizes[i] = op->value == ABSENT ? 0 : (uint32_t)script->values[op->value].size;
+        expiries[i] = op->value == ABSENT ? 0 : script->value_expiry[op->value];
         keys_size += key_sizes[i];
         values_size += value_sizes[i];
     }
@@ -240,7 +323,7 @@ static int do_batch(const struct script *script, const struct step *step,
         value_at += value_sizes[i];
     }
     int status = pykv_write(store, step->op_count, ops, keys.bytes, key_sizes, values.bytes,
-                            value_sizes, NULL, step->durability, NULL, NULL, NULL);
+                            value_sizes, expiries, step->durability, NULL, NULL, NULL);
     free(keys.bytes);
     free(values.bytes);
     return status;
@@ -264,6 +347,17 @@ static int do_conflict(const struct script *script, const struct step *step,
     return status == PYKV_CONFLICT ? PYKV_OK : status == PYKV_OK ? PYKV_INVALID : status;
 }
 
+int script_back_up(struct pykv_store *store, int flags)
+{
+    struct pykv_backup *backup = NULL;
+    struct pykv_backup_progress progress;
+    int status = pykv_backup_open(store, BACKUP_PATH, flags, &backup);
+    while (status == PYKV_OK)
+        status = pykv_backup_step(backup, &progress);
+    pykv_backup_close(backup);
+    return status == PYKV_NOT_FOUND ? PYKV_OK : status;
+}
+
 static int do_read(const struct script *script, struct pykv_store *store)
 {
     for (uint32_t i = 0; i < KEY_COUNT; i++) {
@@ -274,7 +368,15 @@ static int do_read(const struct script *script, struct pykv_store *store)
     return PYKV_OK;
 }
 
-int script_do(const struct script *script, uint32_t number, const struct os *os,
+void script_set_time(struct script *script, struct sim *sim, uint64_t ms)
+{
+    script->now_ms = ms;
+    if (script->expires)
+        sim_advance_ms(sim, 2000);      /* long enough for what is due in the background */
+    sim_set_wall_ms(sim, ms);
+}
+
+int script_do(struct script *script, uint32_t number, const struct os *os,
               struct pykv_store **store, bool *durable)
 {
     const struct step *step = &script->steps[number];
@@ -286,17 +388,25 @@ int script_do(const struct script *script, uint32_t number, const struct os *os,
     int64_t sum = 0;
     int status = PYKV_OK;
     *durable = false;
+    script_set_time(script, os->context, script_time(number));
+    const struct state before = script_seen(script, &script->states[number]);
     switch (step->kind) {
     case STEP_PUT:
         *durable = commits;
-        return pykv_put(*store, key->bytes, key->size, value->bytes, value->size, 0,
-                        step->durability, NULL);
+        return pykv_put(*store, key->bytes, key->size, value->bytes, value->size,
+                        script->value_expiry[op->value], step->durability, NULL);
     case STEP_DELETE:
         /* Deleting what is not there writes nothing, and need not sync. */
-        *durable = commits && script->states[number].value[op->key] != ABSENT;
+        *durable = commits && before.value[op->key] != ABSENT;
         status = pykv_delete(*store, key->bytes, key->size, step->durability);
         if (status == PYKV_NOT_FOUND)
-            return script->states[number].value[op->key] == ABSENT ? PYKV_OK : status;
+            return before.value[op->key] == ABSENT ? PYKV_OK : status;
+        return status;
+    case STEP_EXPIRE:
+        *durable = commits && before.value[op->key] != ABSENT && before.value[op->key] != op->value;
+        status = pykv_expire(*store, key->bytes, key->size, step->expiry_ms, step->later, step->durability);
+        if (status == PYKV_NOT_FOUND)
+            return before.value[op->key] == ABSENT ? PYKV_OK : status;
         return status;
     case STEP_BATCH:
         for (uint32_t i = 0; i < step->op_count; i++)
@@ -313,7 +423,7 @@ int script_do(const struct script *script, uint32_t number, const struct os *os,
         return do_conflict(script, step, *store);
     case STEP_CLEAR:
         for (uint32_t i = 0; i < KEY_COUNT; i++)
-            *durable = *durable || (commits && script->states[number].value[i] != ABSENT);
+            *durable = *durable || (commits && before.value[i] != ABSENT);
         return pykv_clear(*store, step->durability);
     case STEP_SYNC:
         *durable = true;
@@ -338,6 +448,9 @@ int script_do(const struct script *script, uint32_t number, const struct os *os,
             status = pykv_compact(*store, &progress);
         return status;
     }
+    case STEP_BACKUP:
+        *durable = true;
+        return script_back_up(*store, number % 2 == 0 ? 0 : PYKV_BACKUP_COPY);
     default:
         return PYKV_INVALID;
     }
@@ -388,13 +501,14 @@ struct pykv_store *script_open(const struct script *script, struct sim *sim)
     return NULL;
 }
 
-bool script_run(const struct script *script, struct sim *sim, struct pykv_store *store,
+bool script_run(struct script *script, struct sim *sim, struct pykv_store *store,
                 struct trace *trace)
 {
     int status = PYKV_OK;
     for (uint32_t i = 0; i < script->step_count; i++) {
         bool durable = false;
         trace->progress.started = i + 1;
+        trace->progress.now_ms = script_time(i);
         status = script_do(script, i, sim_os(sim), &store, &durable);
         if (status != PYKV_OK) {
             char text[256];

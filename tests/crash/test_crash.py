@@ -51,6 +51,31 @@ def test_failing_calls_under_sanitizers(sanitized: Any) -> None:
     sanitized.run("faults", "--stride", 101, "--seed", 100)
 
 
+def test_times_to_live(plain: Any) -> None:
+    """
+    What expires does so once, whatever comes between: cuts, kills, each 97th call failing, damage in
+    a segment.
+    """
+    output = plain.run("crash", "--flavour", 8, "--images", 2000)
+    assert figure(output, "violations") == 0
+    output = plain.run("faults", "--flavour", 8, "--scripts", 1, "--stride", 97)
+    assert figure(output, "violations") == 0
+    one = "--stage", "closed", "--file", "segment-"
+    output = plain.run("damage", "--flavour", 8, *one, "--stride", 199)
+    assert figure(output, "trials") >= 2000
+
+
+def test_backups(plain: Any) -> None:
+    """
+    Cut, killed or failing, a backup is the old instant, the new one, or says that it is none; its
+    store is whole, and the next backup succeeds.
+    """
+    output = plain.run("crash", "--flavour", 11, "--images", 3000)
+    assert figure(output, "violations") == 0
+    output = plain.run("faults", "--flavour", 11, "--scripts", 1, "--stride", 29)
+    assert figure(output, "violations") == 0
+
+
 def test_damage_everywhere(plain: Any) -> None:
     """No change to any file is a crash, a hang, a wrong value or a silent loss."""
     output = plain.run("damage")

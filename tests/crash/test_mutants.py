@@ -135,6 +135,30 @@ MUTANTS = [
         ("damage", "--stride", "997"),
         "misdirect .*SILENT LOSS",
     ),
+    Mutant(
+        "backup-unsynced",
+        "backup.c",
+        r"int error = backup->os->file_sync\(backup->os, backup->to_fd\);",
+        "int error = 0;",
+        ("crash", "--flavour", "11", "--images", "5000"),
+        "cut .*open /(backup|store)",
+    ),
+    Mutant(
+        "repair-leaves-what-a-checkpoint-leads-to",
+        "recover.c",
+        r"recovery\.has_checkpoint && store->options\.repair\)",
+        "false)",
+        ("damage", "--flavour", "8", "--stage", "closed", "--file", "segment-", "--stride", "199"),
+        "after a repair, verify",
+    ),
+    Mutant(
+        "touch-shortens-a-life",
+        "write.c",
+        r" && !\(later && earlier\)",
+        " && (earlier || !later || later)",
+        ("crash", "--flavour", "8", "--images", "5000"),
+        "expiry that it never had",
+    ),
 ]
 
 

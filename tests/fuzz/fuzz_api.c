@@ -330,6 +330,23 @@ static void put(struct input *input)
     model[key] = value;
 }
 
+/* As another store had it: the version jumps ahead, or is refused. */
+static void load(struct input *input)
+{
+    uint32_t key = (uint32_t)input_number(input, 1) % KEYS;
+    struct value value = pick_value(input);
+    uint64_t ahead = input_number(input, 1) % 9;
+    value_bytes(&value, bytes);
+    value.version = version + ahead;
+    int status = pykv_load(store, value.version, 1, keys[key], &key_sizes[key], bytes, &value.size, &value.expiry,
+                           pick_durability(input));
+    check_status("load", status, value.version == 0 ? PYKV_INVALID : ahead == 0 ? PYKV_CONFLICT : PYKV_OK);
+    if (status != PYKV_OK)
+        return;
+    version = value.version;
+    model[key] = value;
+}
+
 static void delete(struct input *input)
 {
     uint32_t key = (uint32_t)input_number(input, 1) % KEYS;
@@ -567,7 +584,7 @@ static void operate(struct input *input)
     case 10: scan_next(&scans[which]); break;
     case 11: what < 128 ? scan_close(&scans[which]) : what < 224 ? snapshot_open() : snapshot_close(); break;
     case 12: sim_advance_ms(sim, input_number(input, 1) * 20); break;
-    case 13: check_status("sync", pykv_sync(store), PYKV_OK); break;
+    case 13: what < 128 ? load(input) : check_status("sync", pykv_sync(store), PYKV_OK); break;
     case 14: what < 128 ? clear(input) : checkpoint(); break;
     default: reopen(input_number(input, 1)); break;
     }

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 import pykv
+from pykv._records import Record, load_batch
 
 # Few keys, so that operations meet; among them the empty, the longest, and prefixes of each other.
 KEYS = [b"", b"a", b"ab", b"abc", b"b", b"\0", b"\xff" * 300, b"k" * 65_535]
@@ -95,6 +96,16 @@ class Model(RuleBasedStateMachine):
     ) -> None:
         self.db.put_many(pairs, ttl=ttl, durable=durable)
         self.model.update(pairs)
+
+    @rule(pairs=pairs.filter(bool), ahead=st.integers(0, 5))
+    def load(self, pairs: list[tuple[bytes, bytes]], ahead: int) -> None:
+        version = self.db.stats().version + ahead
+        records = [Record(key, value, 0, version) for key, value in pairs]
+        loaded = load_batch(self.db, version or 1, records)
+        assert loaded == (version == 0 or ahead > 0)
+        if loaded:
+            self.model.update(pairs)
+            assert self.db.stats().version == (version or 1)
 
     @rule(key=keys)
     def delete(self, key: bytes) -> None:

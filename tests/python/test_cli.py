@@ -104,6 +104,7 @@ def test_scan(path: Path) -> None:
     assert json.loads(run("scan", path, "--prefix", "b", "--json").stdout) == {
         "key": "b",
         "value": "y",
+        "version": 2,
     }
     assert json.loads(run("scan", path, "--prefix", "b", "--json", "--keys").stdout) == {"key": "b"}
 
@@ -126,7 +127,7 @@ def test_dump_and_load_through_a_pipe(path: Path, tmp_path: Path) -> None:
         loaded = subprocess.run([*COMMAND, "load", copy, "--json"], stdin=dump.stdout, check=True,
                                 capture_output=True)  # fmt: skip
     assert dump.returncode == 0
-    assert json.loads(loaded.stdout) == {"loaded": 5, "expired": 0}
+    assert json.loads(loaded.stdout) == {"loaded": 5, "versions_kept": 5, "expired": 0}
     assert loaded.stderr == b""
     with pykv.open(copy) as db:
         assert dict(db) == data | {b"session": b"token"}
@@ -134,11 +135,11 @@ def test_dump_and_load_through_a_pipe(path: Path, tmp_path: Path) -> None:
     assert sorted(again.splitlines()) == sorted(dumped.splitlines())
     rows = [json.loads(line) for line in dumped.splitlines()]
     assert sorted(tuple(row) for row in rows) == [
-        ("key", "value"),
-        ("key", "value"),
-        ("key", "value"),
-        ("key", "value", "expires_ms"),
-        ("key_base64", "value_base64"),
+        ("key", "value", "expires_ms", "version"),
+        ("key", "value", "version"),
+        ("key", "value", "version"),
+        ("key", "value", "version"),
+        ("key_base64", "value_base64", "version"),
     ]
 
 
@@ -151,7 +152,7 @@ def test_dump_to_a_file_and_back(path: Path, tmp_path: Path) -> None:
     assert run("dump", path, file, "--prefix", "a:").exit_code == 0
     assert len(file.read_bytes().splitlines()) == 1234
     loaded = run("load", tmp_path / "copy.kv", file, "--batch", 100)
-    assert (loaded.exit_code, loaded.stderr) == (0, "1,234 loaded\n")
+    assert (loaded.exit_code, loaded.stderr) == (0, "1,234 loaded, 1,234 with their versions\n")
     with pykv.open(tmp_path / "copy.kv") as db:
         assert dict(db) == {b"a:%d" % n: b"%d" % n for n in range(1234)}
 
@@ -180,6 +181,8 @@ def test_load_leaves_out_what_has_expired(path: Path) -> None:
         '{"key": "k", "value": "v", "expires_ms": "soon"}',
         '{"key": "k", "value": "v", "expires_ms": true}',
         '{"key": "k", "value": "v", "expires_ms": -1}',
+        '{"key": "k", "value": "v", "version": "1"}',
+        '{"key": "k", "value": "v", "version": 281474976710656}',
         "[" * 100_000,
     ],
 )
@@ -189,7 +192,7 @@ def test_load_refuses_other_lines(path: Path, line: str) -> None:
     loaded = run("load", path, "--batch", 1, stdin=first + line + "\n" + first)
     assert loaded.exit_code == 1
     assert "line 2" in loaded.stderr
-    assert "loaded before it: 1 pair\n" in loaded.stderr
+    assert "loaded before it: 1 record\n" in loaded.stderr
     assert len(loaded.stderr.splitlines()) == 1
     with pykv.open(path) as db:
         assert dict(db) == {b"a": b"b"}

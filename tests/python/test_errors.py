@@ -312,6 +312,37 @@ def test_damage_met_at_open(path: Path) -> None:
         assert db.stats().damaged_records == 1
 
 
+def test_damage_that_a_checkpoint_leads_to(path: Path) -> None:
+    """A repair goes on without it, once and for all: the key is gone, and verify() finds all whole."""
+    values = {b"first": b"the first to be damaged", b"second": b"the second to be damaged"}
+
+    def damage(key: bytes) -> None:
+        for file in path.glob("segment-*"):
+            if values[key] in file.read_bytes():
+                flip(file, values[key])
+        (path / "keydir").unlink()
+
+    with pykv.open(path) as db:
+        db.update(values)
+        db.put_many({b"%d" % n: b"x" for n in range(100)})
+    damage(b"first")
+    with pykv.open(path, repair=True) as db:
+        assert db.stats().checkpoint_version > 0  # a repair ends with one
+        assert len(db) == 101
+    damage(b"second")
+    with pykv.open(path) as db, pytest.raises(pykv.CorruptError):
+        db[b"second"]
+    with pykv.open(path, repair=True) as db:
+        assert b"second" not in db
+        assert len(db) == len(dict(db.items())) == 100
+        assert db.stats().damaged_records == 1
+        assert db.verify().ok
+    (path / "keydir").unlink()
+    with pykv.open(path) as db:
+        assert len(db) == 100
+        assert db.verify().ok
+
+
 def crc32c(content: bytes) -> int:
     """CRC-32C, bit by bit."""
     crc = 0xFFFFFFFF

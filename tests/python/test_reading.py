@@ -152,3 +152,18 @@ def test_verify(db: pykv.Store) -> None:
     assert report.records >= 1_000
     assert report.segments >= 1
     assert report.bytes >= 1_000 * 103
+
+
+def test_verify_tells_how_far_it_is(db: pykv.Store) -> None:
+    """The last call says that all is done; what the function raises ends the verification."""
+    db[b"k"] = b"v"
+    told: list[tuple[int, int]] = []
+    assert db.verify(lambda done, total: told.append((done, total))).ok
+    assert told == sorted(told) and told[-1][0] == told[-1][1] > 0
+
+    def stop(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        db.verify(stop)
+    assert db.verify().ok
