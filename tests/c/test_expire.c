@@ -78,9 +78,10 @@ static int expire_at(const char *key, uint64_t expiry, int later)
 /* When it expires; 1: it is absent. */
 static uint64_t expiry_of(const char *key)
 {
-    uint64_t expiry = 1;
-    CHECK(pykv_contains(store, (const uint8_t *)key, strlen(key), &expiry) >= 0);
-    return expiry;
+    uint64_t expiry;
+    int status = pykv_contains(store, (const uint8_t *)key, strlen(key), &expiry);
+    CHECK(status >= 0);
+    return status == PYKV_OK ? expiry : 1;
 }
 
 static bool has(const char *key) { return expiry_of(key) != 1; }
