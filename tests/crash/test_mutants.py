@@ -109,7 +109,7 @@ MUTANTS = [
         r"if \(__builtin_expect\(!died && !needs_repair\(store->shared\), 1\)\)",
         "(void)needs_repair;\n    if (!died)",
         ("crash", "--flavour", "9", "--scripts", "10"),
-        "kill .*(verify|the state|count)",
+        "kill .*(verify|the state|count|contains)",
     ),
     Mutant(
         "read-error-taken-for-the-end-of-the-log",
