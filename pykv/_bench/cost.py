@@ -1,0 +1,35 @@
+"""
+cost.py -- what a month costs: RAM and disk for so many keys, by the bytes a key that were
+measured in this run, at prices the user can set.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+COUNTS = 1_000_000, 1_000_000_000
+# A gigabyte a month, in any currency. Assumed, not measured: set your own.
+RAM_PRICE = 3.0
+DISK_PRICE = 0.1
+
+
+class Cost(NamedTuple):
+    """Gigabytes (10 ** 9 bytes) of RAM and disk, and the price of both for a month."""
+
+    ram_gb: float
+    disk_gb: float
+    ram_price: float
+    disk_price: float
+
+    @property
+    def price(self) -> float:
+        """Of both together."""
+        return self.ram_price + self.disk_price
+
+
+def cost_of(
+    keys: int, ram_per_key: float, disk_per_key: float, ram_price: float, disk_price: float
+) -> Cost:
+    """Return what *keys* cost, by bytes a key and prices a gigabyte."""
+    ram, disk = keys * ram_per_key / 1e9, keys * disk_per_key / 1e9
+    return Cost(ram, disk, ram * ram_price, disk * disk_price)
