@@ -10,7 +10,7 @@ import click
 
 from pykv._cli_common import Failure, UsageFailure
 
-NEEDS = {"hdrh"}  # of the extra `bench`, beside what `cli` has
+NEEDS = {"hdrh", "matplotlib"}  # of the extra `bench`, beside what `cli` has
 COUNT = click.IntRange(1)
 PRICE = click.FloatRange(0)
 
@@ -19,7 +19,7 @@ PRICE = click.FloatRange(0)
 @click.option("--quick", "size", flag_value="quick", default=True, help="The main job: a minute.")
 @click.option("--standard", "size", flag_value="standard", help="Beside peers: some minutes.")
 @click.option("--full", "size", flag_value="full", help="The same with more of everything: hours.")
-@click.option("--out", type=click.Path(path_type=Path), help="Where to write all figures.")
+@click.option("--out", type=click.Path(path_type=Path), help="Where to write JSON and HTML.")
 @click.option("--directory", type=click.Path(path_type=Path), help="Where to keep the stores.")
 @click.option("--peers", help="Which, by name, with commas between; by default all that are here.")
 @click.option(
@@ -37,8 +37,8 @@ def bench(size: str, out: Path | None, directory: Path | None, **compared: Any) 
     Measure, check every answer, and show what each choice costs.
 
     --quick stores the Python standard library, reads it back and kills writers. --standard and
-    --full run pykv beside its peers, YCSB and the trade-offs, and write results.json to
-    OUT, by default here.
+    --full run pykv beside its peers, YCSB and the trade-offs, and write report.html and
+    results.json to OUT, by default here.
 
     Exit code 1 if a check fails. The stores are made in a new directory in DIRECTORY, by default
     that of temporary files, and removed.

@@ -16,6 +16,7 @@ from typing import Any
 
 from pykv._bench.engines import engines
 from pykv._bench.machine import machine
+from pykv._bench.page import write_page
 from pykv._bench.plan import Options, Task, plan
 from pykv._bench.steps import Steps
 from pykv._bench.summary import problems_of
@@ -27,12 +28,12 @@ SCHEMA = 1  # of the document; it changes when what is there changes its meaning
 
 def run(options: Options, directory: Path | None = None, out: Path | None = None) -> int:
     """
-    Run it all, print the tables, write `results.json`.
+    Run it all, print the tables, write `results.json` and `report.html`.
 
     Args:
         options: What to run.
         directory: Where to make the stores; None: where temporary files go.
-        out: Where to write it; None: the current directory.
+        out: Where to write both files; None: the current directory.
     Returns:
         The exit code: 0 if everything ran and every answer was right.
     """
@@ -44,8 +45,9 @@ def run(options: Options, directory: Path | None = None, out: Path | None = None
     finally:
         shutil.rmtree(base, ignore_errors=True)
     (out / "results.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_page(document, out / "report.html")
     print_tables(document)
-    print(f"all figures: {out / 'results.json'}")
+    print(f"{out / 'report.html'}; all figures: {out / 'results.json'}")
     return 1 if problems_of(document) else 0
 
 

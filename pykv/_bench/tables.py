@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from pykv._bench.cost import COUNTS, costs
 from pykv._bench.summary import (
     Row,
     loss_lines,
@@ -50,6 +51,7 @@ def print_tables(document: dict[str, Any]) -> None:
         _page_cache(document),
         _durability(document),
         _space(document),
+        _costs(document),
     ):
         console.print(table)
     for name, why in document["missing"].items():
@@ -153,6 +155,18 @@ def _durability(document: dict[str, Any]) -> Table:
             "-" if shared is None else short(shared),
             *(f"{each['latency'][name] / 1000:,.1f}" for name in ("p50", "p99")),
         )
+    return table
+
+
+def _costs(document: dict[str, Any]) -> Table:
+    prices = document["prices"]
+    title = f"A month, at {prices['ram']:g} a GB of RAM and {prices['disk']:g} a GB of disk"
+    table = _table(title, ["", *(f"{count:,} keys" for count in COUNTS)])
+    bills = [costs(document, count) for count in COUNTS]
+    for engine in bills[0]:
+        each = (bill[engine] for bill in bills)
+        cells = (f"{c.price:,.2f} ({short(c.ram_gb)} GB, {short(c.disk_gb)} GB)" for c in each)
+        table.add_row(engine, *cells)
     return table
 
 
