@@ -89,11 +89,13 @@ def _run(task: Task, base: Path) -> dict[str, Any]:
     directory = base / (task.keep or "task")
     directory.mkdir(exist_ok=True)
     told: dict[str, Any] = {"part": task.part, "about": task.about, "arguments": task.arguments}
+    begun = time.monotonic()
     try:
         told["result"] = run_part(task.part, directory, **task.arguments)
     except PartError as error:
         told["error"] = str(error)
     finally:
+        told["seconds"] = round(time.monotonic() - begun, 3)
         engine = task.arguments.get("engine")
         if engine is not None:
             for path in (directory, *directory.iterdir()):

@@ -113,10 +113,9 @@ def measure(directory: Path, engine: str, data: str, seconds: float, first: bool
         _open_and_kill(out, kind, path, shape, data, seconds)
         if kind.shared:
             _read_together(out, path, shape, engine, data, seconds)
-        path = _new(directory / "b")
-        db = kind(path, shape)
-        out.time("put in 1,000s", grouped(pairs.items(), CHUNK), db.put_many, seconds)
-        db.close()
+    db = kind(_new(directory / "b"), shape)
+    out.time("put in 1,000s", grouped(pairs.items(), CHUNK), db.put_many, seconds)
+    db.close()
     if kind.durable:
         for threads in (1, THREADS):
             _put_durably(out, kind, _new(directory / f"durable{threads}"), shape, threads, seconds)
