@@ -75,6 +75,7 @@ def measure(options: Options, base: Path) -> dict[str, Any]:
                 "version": kinds[name].version(),
                 "settings": kinds[name].settings,
                 "persistent": kinds[name].persistent,
+                "ram_max": kinds[name].ram_max,
                 "abilities": kinds[name].abilities._asdict(),
             }
             for name in chosen

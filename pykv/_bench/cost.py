@@ -5,6 +5,7 @@ measured in this run, at prices the user can set.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 from pykv._bench.summary import ram_row, results
@@ -29,11 +30,9 @@ class Cost(NamedTuple):
         return self.ram_price + self.disk_price
 
 
-def cost_of(
-    keys: int, ram_per_key: float, disk_per_key: float, ram_price: float, disk_price: float
-) -> Cost:
-    """Return what *keys* cost, by bytes a key and prices a gigabyte."""
-    ram, disk = keys * ram_per_key / 1e9, keys * disk_per_key / 1e9
+def cost_of(ram_bytes: float, disk_bytes: float, ram_price: float, disk_price: float) -> Cost:
+    """Return what so many bytes cost, by prices a gigabyte."""
+    ram, disk = ram_bytes / 1e9, disk_bytes / 1e9
     return Cost(ram, disk, ram * ram_price, disk * disk_price)
 
 
@@ -41,7 +40,8 @@ def costs(document: dict[str, Any], keys: int) -> dict[str, Cost]:
     """
     Return what *keys* of the size that was measured cost with each engine, by its name.
 
-    RAM is what the engine cannot do without; disk what its files had after all was overwritten.
+    RAM is what it took, up to what its settings keep it to; disk what its files had after all was
+    overwritten.
     """
     found = results(document, "operations", "made up")
     disk = {
@@ -50,8 +50,11 @@ def costs(document: dict[str, Any], keys: int) -> dict[str, Cost]:
         if "overwritten_disk_bytes" in each["figures"]
     }
     prices = document["prices"]
-    return {
-        engine: cost_of(keys, ram.median, disk.get(engine, 0.0), prices["ram"], prices["disk"])
-        for engine, ram in ram_row(document).figures.items()
-        if engine in disk or not document["engines"][engine]["persistent"]
-    }
+    bills = {}
+    for engine, ram in ram_row(document).figures.items():
+        about = document["engines"][engine]
+        if engine in disk or not about["persistent"]:
+            taken = min(keys * ram.median, about["ram_max"] or math.inf)
+            stored = keys * disk.get(engine, 0.0)
+            bills[engine] = cost_of(taken, stored, prices["ram"], prices["disk"])
+    return bills

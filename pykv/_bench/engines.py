@@ -53,6 +53,8 @@ class Engine:
         shared: A second process can read the store while the first does.
         durable: It can make each put survive a power cut.
         served: By a process of its own, which the first to open it runs.
+        ram_max: Bytes of RAM that its settings, or its design, keep it to; None: it takes more for
+            each key.
         put, get, delete: One key. get: None if absent; deleting an absent key is no error.
     """
 
@@ -65,6 +67,7 @@ class Engine:
     shared: ClassVar[bool] = True
     durable: ClassVar[bool] = True
     served: ClassVar[bool] = False
+    ram_max: ClassVar[int | None] = None
 
     put: Callable[[bytes, bytes], object]
     get: Callable[[bytes], bytes | None]

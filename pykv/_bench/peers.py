@@ -19,6 +19,8 @@ from typing import Any, Self
 from pykv._bench.engines import Abilities, Engine, Pair, Shape
 
 CACHE_BYTES = 256 << 20  # for those that have a cache of their own
+BUFFER_BYTES = 64 << 20  # of writes, of which there are two at times
+MAPPED_RAM_MAX = 16 << 20  # where all that grows is in mapped files
 MAP_BYTES_MIN = 1 << 30
 
 
@@ -33,6 +35,7 @@ class Lmdb(Engine):
     )
     abilities = Abilities("any number", "yes", "no", "yes", "no")
     ordered = True
+    ram_max = MAPPED_RAM_MAX
 
     def __init__(
         self, path: Path, shape: Shape, *, durable: bool = False, read_only: bool = False
@@ -118,6 +121,7 @@ class LevelDB(Engine):
     abilities = Abilities("no", "yes", "no", "yes", "yes")
     ordered = True
     shared = False
+    ram_max = CACHE_BYTES + 2 * BUFFER_BYTES
 
     def __init__(
         self, path: Path, shape: Shape, *, durable: bool = False, read_only: bool = False
@@ -127,7 +131,7 @@ class LevelDB(Engine):
         db = plyvel.DB(
             str(path),
             create_if_missing=True,
-            write_buffer_size=64 << 20,
+            write_buffer_size=BUFFER_BYTES,
             lru_cache_size=CACHE_BYTES,
             bloom_filter_bits=10,
         )
@@ -166,6 +170,7 @@ class RocksDB(Engine):
         "one, and readers that see no later write", "yes", "whole store", "yes", "yes"
     )
     ordered = True
+    ram_max = CACHE_BYTES + 2 * BUFFER_BYTES
 
     def __init__(
         self, path: Path, shape: Shape, *, durable: bool = False, read_only: bool = False
@@ -183,6 +188,8 @@ class RocksDB(Engine):
         options.set_block_based_table_factory(table)
         options.set_level_compaction_dynamic_level_bytes(True)
         options.set_bytes_per_sync(1 << 20)
+        options.set_write_buffer_size(BUFFER_BYTES)
+        options.set_max_write_buffer_number(2)
         options.increase_parallelism(os.cpu_count() or 1)
         access = rocksdict.AccessType
         db = rocksdict.Rdict(
@@ -225,6 +232,7 @@ class Sqlite(Engine):
     )
     abilities = Abilities("any number", "yes", "no", "yes", "keeps it for itself")
     ordered = True
+    ram_max = CACHE_BYTES
 
     def __init__(
         self, path: Path, shape: Shape, *, durable: bool = False, read_only: bool = False
@@ -324,6 +332,7 @@ class DiskCache(Engine):
         " sqlite_synchronous=2"
     )
     abilities = Abilities("any number", "yes", "yes", "no", "no")
+    ram_max = 8192 * 4096  # its sqlite_cache_size, in pages
 
     def __init__(
         self, path: Path, shape: Shape, *, durable: bool = False, read_only: bool = False
@@ -363,6 +372,7 @@ class Tkrzw(Engine):
     needs = ("tkrzw",)
     settings = "HashDBM, num_buckets twice the keys; durable puts: Synchronize(True) after each"
     abilities = Abilities("several only to read", "no", "no", "no", "no")
+    ram_max = MAPPED_RAM_MAX
 
     def __init__(
         self, path: Path, shape: Shape, *, durable: bool = False, read_only: bool = False

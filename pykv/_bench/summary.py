@@ -119,7 +119,7 @@ def ram_row(document: dict[str, Any]) -> Row:
     def figure(result: dict[str, Any]) -> float | None:
         return None if result["ram_bytes"] is None else result["ram_bytes"] / result["keys"]
 
-    return _row("RAM it needs", "bytes/key", False, results(document, "occupied"), figure)
+    return _row("RAM it takes", "bytes/key", False, results(document, "occupied"), figure)
 
 
 def ycsb_rows(document: dict[str, Any]) -> list[Row]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -181,11 +184,19 @@ def test_names_keep_their_distance() -> None:
 
 def test_costs(document: dict[str, Any]) -> None:
     """RAM and disk of many keys, by what was measured of few; in memory there is no disk."""
-    bill = cost.cost_of(1_000_000_000, 12, 250, ram_price=3, disk_price=0.1)
+    bill = cost.cost_of(12e9, 250e9, ram_price=3, disk_price=0.1)
     assert (bill.ram_gb, bill.disk_gb, bill.price) == (12, 250, 61)
     found = cost.costs(document, 1_000_000)
     assert found.keys() == {"pykv", "dict"}
     assert found["dict"].disk_gb == 0 < found["pykv"].disk_gb
+    told = copy.deepcopy(document)
+    told["engines"]["pykv"]["ram_max"] = 1 << 20  # as of an engine whose cache is so large
+    for result in told["results"]:
+        if result["part"] == "occupied":
+            result["result"]["ram_bytes"] = 100 * result["result"]["keys"]
+    few, many = (cost.costs(told, keys)["pykv"].ram_gb for keys in (1000, 1_000_000))
+    assert (few, many) == (pytest.approx(1e-4), pytest.approx((1 << 20) / 1e9))
+    assert cost.costs(told, 1_000_000)["dict"].ram_gb == pytest.approx(0.1)
 
 
 def test_command(document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +223,17 @@ def test_command(document: dict[str, Any], tmp_path: Path, monkeypatch: pytest.M
         {"part": "space", "arguments": {}, "about": "", "error": "no"},
     ]
     assert CliRunner().invoke(cli, words).exit_code == 1
+
+
+def test_the_extra_that_is_missing_is_named() -> None:
+    """Without the libraries for the plots, one line says what to install."""
+    code = (
+        "import sys; sys.modules['matplotlib'] = None\n"
+        "from pykv._cli import cli; cli(['bench', '--standard'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "Error: matplotlib is missing: pip install 'pykv-engine[bench]'\n"
 
 
 @pytest.mark.parametrize(
