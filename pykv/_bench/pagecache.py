@@ -27,9 +27,9 @@ from pykv._bench.latency import summary
 from pykv._bench.operations import CHUNK
 
 PERCENTS = (100, 75, 50, 35, 25, 15, 10, 5)
-GROUPS = (  # where control groups are, and the file that limits their memory: version 2, version 1
-    (Path("/sys/fs/cgroup"), "memory.max", "memory.current"),
-    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes"),
+GROUPS = (  # versions 2 and 1: where groups are, files of a limit and of use, a line of /proc
+    (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "0::"),
+    (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", ":memory:"),
 )
 PIECE = 64 << 10  # bytes that are read, or left out, together
 ROOM = 8 << 20  # for what the process itself comes to need under the limit
@@ -91,25 +91,32 @@ def read_through(store: Path, share: float = 1.0) -> None:
 @contextmanager
 def control_group() -> Iterator[tuple[Path, Path] | None]:
     """Move this process to a group of its own; yield its files of limit and use, or None."""
-    for root, limit, use in GROUPS:
+    for root, limit, use, line in GROUPS:
         group = root / f"pykv-bench-{os.getpid()}"
         try:
+            home = root / _group_of_this_process(line)
             group.mkdir()
+            (group / limit).stat()  # or memory is not accounted for here
+            (group / "cgroup.procs").write_text(str(os.getpid()))
         except OSError:
+            with suppress(OSError):
+                group.rmdir()
             continue
         try:
-            if not (group / limit).exists():
-                continue  # no accounting of memory here
-            (group / "cgroup.procs").write_text(str(os.getpid()))
             yield group / limit, group / use
-            return
-        except PermissionError:
-            continue
         finally:
-            with suppress(OSError):
-                (root / "cgroup.procs").write_text(str(os.getpid()))
-                group.rmdir()
+            (home / "cgroup.procs").write_text(str(os.getpid()))
+            group.rmdir()
+        return
     yield None
+
+
+def _group_of_this_process(line: str) -> str:
+    """Return its path below the root, by the line of /proc/self/cgroup that has *line* in it."""
+    for each in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        if line in each:
+            return each.split(":", 2)[2].lstrip("/")
+    raise FileNotFoundError(line)
 
 
 def prepare(directory: Path, data: str) -> dict[str, Any]:

@@ -32,6 +32,7 @@ SCRAMBLED_ITEMS = 10_000_000_000  # ranks are drawn of so many, then scrambled o
 SCRAMBLED_ZETA = 26.46902820178302  # zeta(SCRAMBLED_ITEMS, THETA), as YCSB has it
 SCAN_LENGTH_MAX = 100
 POOL_BYTES = 1 << 20
+ROOM = 10  # a 10th more may be inserted and still be chosen; till then, as YCSB does, draw again
 LOAD = 20  # times `seconds`: how long the loading may take
 
 
@@ -138,6 +139,7 @@ class Records:
         self._pool = self._random.randbytes(POOL_BYTES + VALUE_BYTES)
         self._scrambled = Zipfian(SCRAMBLED_ITEMS, self._random, SCRAMBLED_ZETA)
         self._latest = Zipfian(count, self._random)
+        self._room = count + count // ROOM  # does not grow, for the hot records to stay the same
         self._places = {key_of(number): self._place() for number in range(count)}
         self.order = sorted(self._places)
 
@@ -160,7 +162,9 @@ class Records:
         """Return the key of a record that is there."""
         count = len(self._places)
         if chosen == "zipfian":
-            return key_of(fnv_hash(self._scrambled.draw()) % count)
+            while (number := fnv_hash(self._scrambled.draw()) % self._room) >= count:
+                pass
+            return key_of(number)
         self._latest.grow(count)
         return key_of(count - 1 - self._latest.draw())
 

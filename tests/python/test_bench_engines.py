@@ -187,9 +187,9 @@ def test_keys_and_hot_records() -> None:
     assert ycsb.key_of(0) == b"user6284781860667377211"
     records = ycsb.Records(2000, seed=1)
     draws = 20_000
-    hottest = ycsb.key_of(ycsb.fnv_hash(0) % 2000)
+    hottest = ycsb.key_of(ycsb.fnv_hash(0) % 2200)  # 2,000, and a tenth that may be inserted
     drawn = [records.choose("zipfian") for _ in range(draws)]
-    assert drawn.count(hottest) / draws == pytest.approx(1 / ycsb.SCRAMBLED_ZETA, rel=0.1)
+    assert drawn.count(hottest) / draws == pytest.approx(1.1 / ycsb.SCRAMBLED_ZETA, rel=0.15)
     assert max(set(drawn), key=drawn.count) == hottest
     latest = [records.choose("latest") for _ in range(draws)]
     assert max(set(latest), key=latest.count) == ycsb.key_of(1999)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,19 @@ def test_page_cache(
     assert 0 <= result["hit_rate"] <= 1
     if not limited:
         assert result["limited_by"] == "posix_fadvise"
+    for root, *_ in pagecache.GROUPS:
+        assert not (root / f"pykv-bench-{os.getpid()}").exists()
+
+
+def test_a_group_of_its_own() -> None:
+    """A process that was in a control group of the benchmark is back where it was."""
+    before = Path("/proc/self/cgroup").read_text()
+    with pagecache.control_group() as group:
+        if group is None:
+            pytest.skip("no control groups here")
+        assert Path("/proc/self/cgroup").read_text() != before
+        assert int(group[1].read_text()) >= 0
+    assert Path("/proc/self/cgroup").read_text() == before
 
 
 @pytest.mark.parametrize("choice", tradeoff.CHOICES)
