@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pykv._bench import pagecache
 from pykv._bench.engines import engines
 from pykv._bench.machine import machine
 from pykv._bench.page import write_page
@@ -56,6 +57,8 @@ def measure(options: Options, base: Path) -> dict[str, Any]:
     begun = time.monotonic()
     missing = {name: why for name, kind in engines().items() if (why := kind.missing())}
     chosen = options.chosen(missing)
+    if not pagecache.CAN_EVICT:
+        missing["RAM against disk, less memory than data"] = "this system has no posix_fadvise"
     tasks, data = plan(options, base, chosen)
     results = []
     with Steps(len(tasks)) as steps:

@@ -18,6 +18,7 @@ from pykv._bench.cost import COUNTS, costs
 from pykv._bench.durability import LOST
 from pykv._bench.summary import (
     Row,
+    fewer_keys,
     loss_lines,
     operation_rows,
     problems_of,
@@ -58,6 +59,7 @@ def write_page(document: dict[str, Any], path: Path) -> None:
         operations=plots.dots(rates, engines, "keys a second", "operations"),
         operations_table=_engines(rows, document),
         abilities=_abilities(document),
+        fewer=_titled("Fewer keys:", fewer_keys(document)),
         missing=_titled("Not run:", missing),
         ycsb=plots.dots(ycsb, engines, "operations a second", "ycsb"),
         ycsb_table=_engines(ycsb, document),

@@ -31,6 +31,7 @@ GROUPS = (  # versions 2 and 1: where groups are, files of a limit and of use, a
     (Path("/sys/fs/cgroup"), "memory.max", "memory.current", "0::"),
     (Path("/sys/fs/cgroup/memory"), "memory.limit_in_bytes", "memory.usage_in_bytes", ":memory:"),
 )
+CAN_EVICT = hasattr(os, "posix_fadvise")  # else nothing here can be measured, on macOS
 PIECE = 64 << 10  # bytes that are read, or left out, together
 ROOM = 8 << 20  # for what the process itself comes to need under the limit
 READS_SHARE = 50  # without a limit, reads stop at a 50th of the data

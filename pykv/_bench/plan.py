@@ -209,16 +209,18 @@ def _comparison(
 def _choices(size: Size, compared: Path, cached: Path) -> list[Task]:
     """The tasks that show what pykv's own options cost."""
     data, seconds = {"data": str(cached)}, 2 * size.seconds
-    tasks = [Task("prepare", "storing data for the trade-offs", data, keep="choices")]
-    for choice in tradeoff.CHOICES:
-        arguments = data | {"choice": choice, "seconds": seconds}
-        tasks.append(Task("tradeoff", f"RAM against disk: {choice}", arguments, keep="choices"))
-    for io in ("mmap", "pread"):
-        for percent in pagecache.PERCENTS:
-            arguments = data | {"percent": percent, "io": io, "seconds": seconds}
-            tasks.append(
-                Task("pagecache", f"page cache: {io}, {percent} %", arguments, keep="choices")
-            )
+    tasks = []
+    if pagecache.CAN_EVICT:
+        tasks.append(Task("prepare", "storing data for the trade-offs", data, keep="choices"))
+        for choice in tradeoff.CHOICES:
+            arguments = data | {"choice": choice, "seconds": seconds}
+            tasks.append(Task("tradeoff", f"RAM against disk: {choice}", arguments, keep="choices"))
+        for io in ("mmap", "pread"):
+            for percent in pagecache.PERCENTS:
+                arguments = data | {"percent": percent, "io": io, "seconds": seconds}
+                tasks.append(
+                    Task("pagecache", f"page cache: {io}, {percent} %", arguments, keep="choices")
+                )
     for mode in durability.LOST:
         for threads in durability.THREADS:
             arguments = {"durability": mode, "threads": threads, "seconds": seconds}

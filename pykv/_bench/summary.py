@@ -113,6 +113,19 @@ def operation_rows(document: dict[str, Any], about: str) -> list[Row]:
     return [row for row in rows if row.figures]
 
 
+def fewer_keys(document: dict[str, Any]) -> list[str]:
+    """Return a line for each engine that could not store all keys in the time there was."""
+    least: dict[str, tuple[int, int]] = {}
+    for each in results(document, "operations", "made up"):
+        if each["keys"] < each["keys_wanted"]:
+            found = each["keys"], each["keys_wanted"]
+            least[each["engine"]] = min(found, least.get(each["engine"], found))
+    return [
+        f"{engine} was so slow that it was measured with {keys:,} keys of {wanted:,}"
+        for engine, (keys, wanted) in least.items()
+    ]
+
+
 def ram_row(document: dict[str, Any]) -> Row:
     """Return what each engine takes of RAM for a key, without what the system may take away."""
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from pykv._bench.cost import COUNTS, costs
 from pykv._bench.summary import (
     Row,
+    fewer_keys,
     loss_lines,
     operation_rows,
     problems_of,
@@ -54,6 +55,8 @@ def print_tables(document: dict[str, Any]) -> None:
         _costs(document),
     ):
         console.print(table)
+    for line in fewer_keys(document):
+        console.print(line)
     for name, why in document["missing"].items():
         console.print(f"not run: {name}: {why}", markup=False)
     problems = problems_of(document)

@@ -169,6 +169,17 @@ def test_page_tells_what_failed(document: dict[str, Any], tmp_path: Path) -> Non
     tables.print_tables(told)
 
 
+def test_fewer_keys(document: dict[str, Any]) -> None:
+    """An engine that was measured with fewer keys is named, with the fewest of its rounds."""
+    assert summary.fewer_keys(document) == []
+    told = copy.deepcopy(document)
+    rounds = [each for each in told["results"] if each["arguments"].get("engine") == "dict"]
+    for each, keys in zip(rounds[:2], (400, 300), strict=True):
+        each["result"]["keys"] = keys
+    lines = ["dict was so slow that it was measured with 300 keys of 500"]
+    assert summary.fewer_keys(told) == lines
+
+
 def test_frontier() -> None:
     """What another beats in both RAM and time is not on it."""
     assert plots.frontier([(3, 1), (1, 9), (2, 9), (4, 2), (2, 5)]) == [(1, 9), (2, 5), (3, 1)]
@@ -281,6 +292,19 @@ def test_missing_peers(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     document = compare.measure(plan.Options(peers=["sqlite3", "dict"]), tmp_path)
     assert document["missing"]["sqlite3"] == "nobody_has_this is not installed"
     assert list(document["engines"]) == ["pykv", "dict"]
+
+
+def test_a_system_without_posix_fadvise(
+    small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be measured there is told and left out; the page does without."""
+    monkeypatch.setattr(pagecache, "CAN_EVICT", False)
+    monkeypatch.setattr(compare, "run_part", lambda *_, **__: {"problems": []})
+    document = compare.measure(plan.Options(peers=[]), tmp_path)
+    assert {"prepare", "tradeoff", "pagecache"}.isdisjoint(
+        each["part"] for each in document["results"]
+    )
+    assert "posix_fadvise" in str(document["missing"])
 
 
 def test_what_fits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

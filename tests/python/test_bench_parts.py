@@ -22,6 +22,10 @@ def test_reads_that_bring_a_wrong_value_are_counted() -> None:
     assert pagecache.read_at_random(pairs.get, pairs, list(pairs), 60, 50)[1] == 0
 
 
+evicts = pytest.mark.skipif(not pagecache.CAN_EVICT, reason="no posix_fadvise here")
+
+
+@evicts
 def test_the_cache_is_emptied_and_filled(path: Path) -> None:
     """What is in the page cache is asked, taken out, and brought back in by halves."""
     with pykv.open(path) as db:
@@ -36,6 +40,7 @@ def test_the_cache_is_emptied_and_filled(path: Path) -> None:
     assert pagecache.resident_bytes(path) >= size
 
 
+@evicts
 @pytest.mark.parametrize("limited", [True, False])
 def test_page_cache(
     limited: bool, pairs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -64,6 +69,7 @@ def test_a_group_of_its_own() -> None:
     assert Path("/proc/self/cgroup").read_text() == before
 
 
+@evicts
 @pytest.mark.parametrize("choice", tradeoff.CHOICES)
 def test_tradeoff(choice: str, pairs: Path, tmp_path: Path) -> None:
     """Each way to keep the data answers right and tells its RAM."""
