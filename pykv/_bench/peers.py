@@ -331,7 +331,7 @@ class DiskCache(Engine):
         "eviction_policy='none', no size_limit; 1,000s in transact(); durable puts:"
         " sqlite_synchronous=2"
     )
-    abilities = Abilities("any number", "yes", "yes", "no", "no")
+    abilities = Abilities("any number", "yes", "yes", "no", "yes")
     ram_max = 8192 * 4096  # its sqlite_cache_size, in pages
 
     def __init__(

@@ -50,8 +50,8 @@ def test_operations(name: str, pairs: Path, tmp_path: Path) -> None:
         expected = expected - {"durable put, 16 threads"} | {"durable put, 4 threads"}
     assert result["rates"].keys() == expected
     assert min(result["rates"].values()) > 0
-    if ENGINES[name].persistent:
-        assert result["figures"]["killed_lost"] == (operations.KILL_KEYS if name == "dbm" else 0)
+    if ENGINES[name].persistent and name != "dbm":  # whose modules promise nothing
+        assert result["figures"]["killed_lost"] == 0
 
 
 class WrongValue(Sqlite):
