@@ -238,7 +238,11 @@ class Sqlite(Engine):
         self, path: Path, shape: Shape, *, durable: bool = False, read_only: bool = False
     ) -> None:
         self._open = path, shape, durable
-        db = sqlite3.connect(path / "data.sqlite", isolation_level=None, timeout=60)
+        self._twins: list[Sqlite] = []
+        # Each thread has a connection of its own, but one thread closes them all.
+        db = sqlite3.connect(
+            path / "data.sqlite", isolation_level=None, timeout=60, check_same_thread=False
+        )
         for pragma in (
             *("journal_mode=WAL", f"synchronous={'FULL' if durable else 'NORMAL'}"),
             *(f"cache_size=-{CACHE_BYTES >> 10}", f"mmap_size={1 << 30}"),
@@ -279,10 +283,13 @@ class Sqlite(Engine):
 
     def for_thread(self) -> Self:
         path, shape, durable = self._open
-        return type(self)(path, shape, durable=durable)
+        twin = type(self)(path, shape, durable=durable)
+        self._twins.append(twin)
+        return twin
 
     def close(self) -> None:
-        self._db.close()
+        for each in (*self._twins, self):
+            each._db.close()
 
     @classmethod
     def version(cls) -> str:
