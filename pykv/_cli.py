@@ -1,7 +1,7 @@
 """
 _cli.py -- the command line: get, put, delete, scan, stats, compact, verify, backup, restore,
-repair, bench. The command dump is in _cli_rows.py, load in _cli_load.py, exit codes and progress
-bars in _cli_common.py.
+repair. The command dump is in _cli_rows.py, load in _cli_load.py, bench in _cli_bench.py, exit
+codes and progress bars in _cli_common.py.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import click
@@ -17,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import pykv
+from pykv._cli_bench import bench
 from pykv._cli_common import (
     Commands,
     Failure,
@@ -284,21 +284,6 @@ def repair(src: str, dest: str, as_json: bool) -> None:
     click.echo(saved if result.damage else f"all is whole; {saved}")
 
 
-@cli.command()
-@click.option("--quick", is_flag=True, help="Under a minute: without the library's own tests.")
-@click.option("--directory", type=click.Path(path_type=Path), help="Where to keep the stores.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write figures here.")
-def bench(quick: bool, directory: Path | None, json_file: Path | None) -> None:
-    """
-    Store the Python standard library, read it back, kill writers, print what each choice costs.
-
-    Exit code 1 if a check fails. The stores are made in a new directory in DIRECTORY, by default
-    that of temporary files, and removed.
-    """
-    from pykv._bench import run
-
-    sys.exit(run(quick=quick, directory=directory, json_file=json_file))
-
-
+cli.add_command(bench)
 cli.add_command(load)
 cli.add_command(dump)

@@ -21,3 +21,13 @@ def db(path: Path, request: pytest.FixtureRequest) -> Iterator[pykv.Store]:
     """An open and empty store, in each io mode, with small segments so that tests fill several."""
     with pykv.open(path, io=request.param, segment_bytes=1 << 20) as store:
         yield store
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """A file of 3,000 pairs, as the benchmark's processes read it."""
+    from pykv._bench.data import made_up, write_pairs
+
+    file = tmp_path / "pairs"
+    write_pairs(made_up(3000, 16, 100, seed=1), file)
+    return file

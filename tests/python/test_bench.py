@@ -14,28 +14,30 @@ import pykv
 
 pytest.importorskip("rich")
 
-from pykv import _bench, _bench_kill, _bench_library, _bench_measure
+from pykv._bench import kill as killing
+from pykv._bench import library as libraries
+from pykv._bench import measure, quick
 
 BATCHES = [{b"%d:%d" % (batch, n): b"x" * n for n in range(20)} for batch in range(200)]
 OPTIONS = {"durability": "process", "io": "mmap"}
 
 
 @pytest.fixture
-def library(tmp_path: Path) -> _bench_library.Library:
+def library(tmp_path: Path) -> libraries.Library:
     """A small input, ready for writers."""
-    made = _bench_library.Library(BATCHES, 0, 0, 0, 0)
-    _bench_kill.write_plan(made, tmp_path / "plan.json")
+    made = libraries.Library(BATCHES, 0, 0, 0, 0)
+    killing.write_plan(made, tmp_path / "plan.json")
     with pykv.open(tmp_path / "source.kv") as db:
         db.put_many(made.pairs())
     return made
 
 
-def kill(library: _bench_library.Library, tmp_path: Path) -> _bench_kill.Killed:
+def kill(library: libraries.Library, tmp_path: Path) -> killing.Killed:
     source, plan = tmp_path / "source.kv", tmp_path / "plan.json"
-    return _bench_kill.kill_writers(library, source, plan, tmp_path / "store.kv", OPTIONS, 2)
+    return killing.kill_writers(library, source, plan, tmp_path / "store.kv", OPTIONS, 2)
 
 
-@pytest.mark.parametrize("module", [keyword, tokenize, _bench_library, sys.modules[__name__]])
+@pytest.mark.parametrize("module", [keyword, tokenize, libraries, sys.modules[__name__]])
 def test_identifiers_are_those_of_tokenize(module: object) -> None:
     """The regular expression finds the names that Python's own tokenizer finds, on their lines."""
     source = Path(str(module.__file__)).read_bytes()  # type: ignore[attr-defined]
@@ -49,12 +51,12 @@ def test_identifiers_are_those_of_tokenize(module: object) -> None:
             lines = expected.setdefault(token.string.encode(), [])
             if token.start[0] not in lines:
                 lines.append(token.start[0])
-    assert _bench_library._identifiers(source) == expected
+    assert libraries._identifiers(source) == expected
 
 
 def test_library() -> None:
     """Each source file is there under its path, and each identifier with its places."""
-    library = _bench_library.read_library(with_tests=False)
+    library = libraries.read_library(with_tests=False)
     pairs = library.pairs()
     source = pairs[b"keyword.py"]
     assert source == Path(keyword.__file__).read_bytes()
@@ -66,15 +68,15 @@ def test_library() -> None:
 
 def test_percentiles() -> None:
     """A percentile is told only where calls lie beyond it."""
-    timing = _bench_measure.timing_of("get", list(range(1000, 0, -1)), 2000)
+    timing = measure.timing_of("get", list(range(1000, 0, -1)), 2000)
     assert (timing.calls, timing.p50_ns, timing.p99_ns, timing.p999_ns) == (1000, 501, 991, 1000)
     assert timing.longest_ns == 1000
     assert timing.rate == pytest.approx(2000 / 500_500e-9)
-    assert _bench_measure.timing_of("get", list(range(999)), 999).p999_ns is None
-    assert _bench_measure.timing_of("get", [1], 1).p50_ns is None
+    assert measure.timing_of("get", list(range(999)), 999).p999_ns is None
+    assert measure.timing_of("get", [1], 1).p50_ns is None
 
 
-def test_kills(library: _bench_library.Library, tmp_path: Path) -> None:
+def test_kills(library: libraries.Library, tmp_path: Path) -> None:
     """Writers are killed, and what they had acknowledged is there."""
     killed = kill(library, tmp_path)
     assert (killed.lost, killed.torn, killed.problems) == (0, 0, [])
@@ -92,7 +94,7 @@ def test_kills(library: _bench_library.Library, tmp_path: Path) -> None:
     ],
 )
 def test_lies_are_found(
-    library: _bench_library.Library,
+    library: libraries.Library,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     lie: str,
@@ -109,7 +111,7 @@ def test_lies_are_found(
         "        if number >= int(first):\n"
         f"            {lie}\n"
     )
-    monkeypatch.setattr(_bench_kill, "WRITER", [sys.executable, str(script)])
+    monkeypatch.setattr(killing, "WRITER", [sys.executable, str(script)])
     assert problem in " ".join(kill(library, tmp_path).problems)
 
 
@@ -117,13 +119,13 @@ def test_wrong_values_are_found(path: Path) -> None:
     """The comparison of all that is there sees a value that differs, a key too few, one too many."""
     pairs = {b"a": b"1", b"b": b"2"}
     for content in ({b"a": b"1", b"b": b"3"}, {b"a": b"1"}, pairs | {b"c": b""}):
-        result = _bench.ModeResult("process", "mmap")
+        result = quick.ModeResult("process", "mmap")
         with pykv.open(path, "n") as db:
             db.put_many(content)
-            _bench.check(result, db, pairs, "now")
+            quick.check(result, db, pairs, "now")
         assert result.problems
-    result = _bench.ModeResult("process", "mmap")
+    result = quick.ModeResult("process", "mmap")
     with pykv.open(path, "n") as db:
         db.put_many(pairs)
-        _bench.check(result, db, pairs, "now")
+        quick.check(result, db, pairs, "now")
     assert result.problems == []

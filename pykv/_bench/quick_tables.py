@@ -1,25 +1,21 @@
-"""_bench_report.py -- the tables of the main job, as a person reads them."""
+"""quick_tables.py -- the tables of the main job, as a person reads them."""
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-import pykv
-from pykv._bench_library import Library
-from pykv._bench_measure import Timing
+from pykv._bench.library import Library
+from pykv._bench.measure import Timing
 
 if TYPE_CHECKING:
-    from pykv._bench import ModeResult
+    from pykv._bench.quick import ModeResult
 
 WIDTH_MIN = 80  # columns, where a terminal has fewer, or stdout is none
 OPERATIONS_CAPTION = (
@@ -30,31 +26,6 @@ STORES_CAPTION = (
     "RAM: bytes. open: milliseconds to open and read one key, median, after a close and after a"
     " kill. acked: batches that the killed writers had acknowledged; lost: keys of them."
 )
-
-
-def machine(directory: Path) -> dict[str, object]:
-    """Return what the figures depend on."""
-    return {
-        "pykv": pykv.__version__,
-        "python": platform.python_version(),
-        "system": platform.platform(),
-        "processors": os.cpu_count(),
-        "file_system": _file_system(directory),
-        "directory": str(directory.parent),
-    }
-
-
-def _file_system(directory: Path) -> str:
-    """Return the kind of file system that *directory* is on, where Linux tells."""
-    try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return "unknown"
-    path = directory.resolve()
-    kinds = {
-        Path(fields[1]): fields[2] for fields in map(str.split, mounts.splitlines()) if fields[2:]
-    }
-    return next((kinds[each] for each in (path, *path.parents) if each in kinds), "unknown")
 
 
 def print_report(

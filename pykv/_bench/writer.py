@@ -1,8 +1,8 @@
 """
-_bench_writer.py -- the process that the benchmark kills: it writes one batch after another, and
+writer.py -- the process that the benchmark kills: it writes one batch after another, and
 prints the number of each on stdout once the store has acknowledged it.
 
-    python -m pykv._bench_writer SOURCE PLAN STORE DURABILITY IO FIRST
+    python -m pykv._bench.writer SOURCE PLAN STORE DURABILITY IO FIRST
 
 SOURCE is a store that holds every pair; PLAN a JSON file, the list of the batches, each a list of
 keys in latin-1; FIRST the number of the batch to begin with.

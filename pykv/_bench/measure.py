@@ -1,5 +1,5 @@
 """
-_bench_measure.py -- time many single operations, and say what the times were.
+measure.py -- time many single operations, and say what the times were.
 
 Each call is timed on its own with perf_counter_ns. The rate is that of the calls alone, without the
 loop around them. A percentile is given only where there were enough calls for it.

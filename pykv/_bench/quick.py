@@ -1,8 +1,8 @@
 """
-_bench.py -- the main job: real data in, all of it read back and checked, writers killed, and what
+quick.py -- the main job: real data in, all of it read back and checked, writers killed, and what
 each durability and io mode costs.
 
-The data is the standard library of the Python that runs (_bench_library.py). Nothing is shown that
+The data is the standard library of the Python that runs (library.py). Nothing is shown that
 was not measured in this run: what could not be run says so, and makes the exit code 1, as does
 every check that fails. Progress is drawn between measurements, never during one.
 """
@@ -14,22 +14,19 @@ import json
 import random
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 import pykv
-from pykv._bench_kill import Killed, kill_writers, write_plan
-from pykv._bench_library import Batch, Library, read_library
-from pykv._bench_measure import Timing, time_calls, time_whole, timing_of
-from pykv._bench_report import machine, print_report
+from pykv._bench.kill import Killed, kill_writers, write_plan
+from pykv._bench.library import Batch, Library, read_library
+from pykv._bench.machine import machine
+from pykv._bench.measure import Timing, time_calls, time_whole, timing_of
+from pykv._bench.quick_tables import print_report
+from pykv._bench.steps import Steps
 
 MODES = [
     {"durability": durability, "io": io}
@@ -51,7 +48,6 @@ class Size:
 
 
 QUICK = Size(calls=20_000, seconds=0.5, kills=3, opens=5)
-FULL = Size(calls=200_000, seconds=5.0, kills=20, opens=20)
 
 
 @dataclass
@@ -80,24 +76,23 @@ class ModeResult:
     problems: list[str] = field(default_factory=list)
 
 
-def run(quick: bool, directory: Path | None = None, json_file: Path | None = None) -> int:
+def run(directory: Path | None = None, out: Path | None = None) -> int:
     """
     Run it all and print the tables.
 
     Args:
-        quick: Under a minute, without the tests of the standard library.
         directory: Where to make the stores; None: where temporary files go.
-        json_file: Where to write all figures.
+        out: Where to write all figures, as quick.json.
     Returns:
         The exit code: 0 if everything ran and every check held.
     """
-    size = QUICK if quick else FULL
+    size = QUICK
     begun = time.monotonic()
     base = Path(tempfile.mkdtemp(prefix="pykv-bench-", dir=directory))
     try:
         with Steps(2 + 2 * len(MODES)) as steps:
             steps.begin("reading the standard library")
-            library = read_library(with_tests=not quick)
+            library = read_library(with_tests=False)
             steps.begin("storing it for the writers")
             source, plan = base / "source.kv", base / "plan.json"
             write_plan(library, plan)
@@ -126,7 +121,7 @@ def run(quick: bool, directory: Path | None = None, json_file: Path | None = Non
         shutil.rmtree(base, ignore_errors=True)
 
     print_report(context, library, results, seconds)
-    if json_file is not None:
+    if out is not None:
         document = {
             "machine": context,
             "seconds": seconds,
@@ -136,7 +131,8 @@ def run(quick: bool, directory: Path | None = None, json_file: Path | None = Non
             },
             "modes": [dataclasses.asdict(result) for result in results],
         }
-        json_file.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "quick.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
     return 1 if any(result.problems for result in results) else 0
 
 
@@ -217,32 +213,3 @@ def check(result: ModeResult, db: pykv.Store, pairs: Batch, when: str) -> None:
     report = db.verify()
     if not report.ok:
         result.problems.append(f"{when}, verify() finds {report.damage_count:,} damaged places")
-
-
-class Steps:
-    """A bar on stderr that is drawn only between steps: a thread would disturb the times."""
-
-    def __init__(self, total: int) -> None:
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()
-        self._bar = Progress(
-            *columns,
-            TimeElapsedColumn(),
-            console=Console(stderr=True),
-            auto_refresh=False,
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._bar.add_task("", total=total)
-        self._begun = 0
-
-    def __enter__(self) -> Self:
-        self._bar.start()
-        return self
-
-    def begin(self, what: str) -> None:
-        """Say what comes next."""
-        self._bar.update(self._task, description=what, completed=self._begun, refresh=True)
-        self._begun += 1
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()

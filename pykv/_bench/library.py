@@ -1,5 +1,5 @@
 """
-_bench_library.py -- the benchmark's input, which every machine has: the standard library of the
+library.py -- the benchmark's input, which every machine has: the standard library of the
 Python that runs it. Each source file is stored under its path, and each identifier, as id:NAME,
 with the places it occurs at.
 

@@ -1,5 +1,5 @@
 """
-_bench_kill.py -- kill a writer with SIGKILL, several times, and see what the store holds then: each
+kill.py -- kill a writer with SIGKILL, several times, and see what the store holds then: each
 batch that was acknowledged, whole; of the one that was under way all or nothing; and no more.
 """
 
@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pykv
-from pykv._bench_library import Batch, Library
+from pykv._bench.library import Batch, Library
 
-WRITER = [sys.executable, "-P", "-m", "pykv._bench_writer"]
+WRITER = [sys.executable, "-P", "-m", "pykv._bench.writer"]
 PACKAGE_PARENT = Path(pykv.__file__).parents[1]
 PATIENCE_SECONDS = 30  # how long a writer may be silent before that is a failure
 DELAY_MAX_SECONDS = 0.002  # between the batch that was waited for and the signal
