@@ -170,8 +170,10 @@ static int64_t get_at(struct pykv_store *store, const struct pykv_snapshot *snap
         size = record.value_size;
         if (version != NULL)
             *version = record.sequence;
-        if (record.value_size <= capacity)
+        if (record.value_size > RECORD_CHUNK_SIZE && record.value_size <= capacity)
             status = log_read_value(&store->log, &reader, &record, 0, record.value_size, buffer);
+        else if (record.value_size <= capacity && record.value_size != 0)
+            memcpy(buffer, record.value, record.value_size);
     }
     log_reader_release(&reader);
     store_leave(store);

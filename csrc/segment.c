@@ -419,10 +419,8 @@ int log_read(struct log *log, uint64_t location, struct log_reader *reader, stru
         return damaged(segment, offset, "the record's header makes no sense");
     if (!record_verify_head(bytes, out, record_seed(segment->seed, offset)))
         return damaged(segment, offset, "the record fails its checksum");
-    if (__builtin_expect(!reader->lazy, 1))
-        return verify_chunks(segment, offset, out);
     reader->offset = offset;
-    return PYKV_OK;
+    return __builtin_expect(record_chunks(out) == 0, 1) || reader->lazy ? PYKV_OK : verify_chunks(segment, offset, out);
 }
 
 int log_read_value(struct log *log, struct log_reader *reader, const struct record *record, uint64_t from,
