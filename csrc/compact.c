@@ -483,7 +483,7 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
         atomic_store(&store->shared->disk_full, 0);     /* all is given back that could be */
     usage_tell(store, false);
     if (id == 0 || (status = begin(store, between, &compaction)) != PYKV_OK)
-        return status;
+        return status == PYKV_OK ? PYKV_NOT_FOUND : status;
     while (id != 0 && status == PYKV_OK && compaction->emptied_bytes < usage.portion) {
         status = empty(compaction, id);
         usage_measure(store, &usage);

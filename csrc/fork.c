@@ -46,6 +46,7 @@ static void after(void)
             continue;
         if (in_use(store))
             pthread_mutex_unlock(&store->log.mutex);
+        atomic_store(&store->forked, true);
         pthread_mutex_unlock(&store->close_mutex);
     }
     pthread_mutex_unlock(&stores_mutex);
@@ -84,6 +85,7 @@ static void begin_anew(struct pykv_store *store)
     atomic_store(&store->helpers_stop, 0);
     atomic_store(&store->helpers_due, true);
     atomic_store(&store->looked_until, 0);
+    atomic_store(&store->forked, false);
     if (store->process.lock_fd >= 0 && join_anew(store) != PYKV_OK) {
         store_release(store);
         atomic_store(&store->closing, 2);

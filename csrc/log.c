@@ -28,6 +28,7 @@ static int extend(struct log *log, struct segment *segment, uint64_t from, uint6
         atomic_store(&log->shared->reserved, position_make(segment->id, end));
         return PYKV_OK;
     }
+    (void)log->os->file_truncate(log->os, segment->fd, from);  /* blocks that were had before it failed */
     log_segment_name(segment->id, name);
     return error_os(error, name, from, "extend");
 }
@@ -285,7 +286,7 @@ int log_prepare(struct log *log, enum log_need use, uint64_t size, uint64_t last
         return error_set(PYKV_INVALID, 0, NULL, 0, "a batch of %llu bytes is more than a segment can hold",
                          (unsigned long long)size);
     bool roll = offset > log->append->capacity || size + LOG_SEAL_ROOM > log->append->capacity - offset ||
-                last > LOG_RECORD_OFFSET_MAX - offset;
+                offset > LOG_RECORD_OFFSET_MAX || last > LOG_RECORD_OFFSET_MAX - offset;
     uint64_t more = roll ? (need > EXTEND_MIN ? need : EXTEND_MIN) : size;
     bool blocks = roll || offset + size + LOG_SEAL_ROOM > position_offset(atomic_load(&shared->reserved));
     if (blocks && use == LOG_NO_BLOCKS)

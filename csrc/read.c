@@ -373,6 +373,12 @@ static int prefetch_group(struct pykv_store *store, struct lookup *group, size_t
     return PYKV_OK;
 }
 
+static int note_presence(void *context, size_t index, const struct record *record)
+{
+    ((uint8_t *)context)[index] = record != NULL;
+    return PYKV_OK;
+}
+
 /* Call `each` with every key's record in turn, NULL where absent. */
 static int lookup_many(struct pykv_store *store, const struct pykv_snapshot *snapshot, size_t count,
                        const uint8_t *keys, const uint32_t *key_sizes,
@@ -385,6 +391,7 @@ static int lookup_many(struct pykv_store *store, const struct pykv_snapshot *sna
     if (status != PYKV_OK)
         return status;
     log_reader_init(&reader, store->os);
+    reader.lazy = each == note_presence;
     for (size_t start = 0; start < count && status == PYKV_OK; start += GROUP) {
         size_t size = count - start < GROUP ? count - start : GROUP;
         for (size_t i = 0; i < size && status == PYKV_OK; i++) {
@@ -423,12 +430,6 @@ int pykv_snapshot_get_many(struct pykv_snapshot *snapshot, size_t count, const u
 {
     rows_clear(rows);
     return lookup_many(store_of(snapshot), snapshot, count, keys, key_sizes, append_value, rows);
-}
-
-static int note_presence(void *context, size_t index, const struct record *record)
-{
-    ((uint8_t *)context)[index] = record != NULL;
-    return PYKV_OK;
 }
 
 int pykv_contains_many(struct pykv_store *store, size_t count, const uint8_t *keys,

@@ -4,37 +4,48 @@
  * and compaction may use what puts may not.
  *
  * On a full disk deletes and compaction give space back, but need some first: for tombstones, for copies,
- * for the manifest. So a file named `reserve` holds blocks of the disk, as long as all is well. A delete that
- * finds the disk full lends half of them, again and again; compaction after a write did lends all. From then
- * on puts are refused until the reserve is there again: what is freed goes into it first, else they would
- * take the last room that deletes have. And deletes wait for compaction, if there is nothing left. */
+ * for the manifest. So a file named `reserve` holds blocks of the disk, as long as all is well. Deletes that find
+ * the disk full take a fifth of them, in two pieces, and then wait for compaction, which lends all; more only
+ * where it has nothing to give back. From the first piece on puts are refused until the reserve is whole again:
+ * what is freed goes into it first. */
 #include <errno.h>
 
 #include "store.h"
 #include "usage.h"
 
-#define SIZE_MIN (2 * RESERVE_LEAST)
+enum { LENT = 1, LENT_ALL = 2 };        /* in shared->reserve_lent */
 #define STEP_SIZE (UINT64_C(4) << 20)   /* under one hold of the writer lock */
 #define WAIT_MS 1000u           /* for compaction to show that it goes on */
 #define PAUSE_MS 2u
 
 /* ---- The reserve ---- */
 
-/* An eighth of the log and at most a segment, as a power of two, so that it changes seldom. */
-static uint64_t wanted(struct pykv_store *store)
+/* For copies: an eighth of the log and at most a segment, as a power of two, so that it changes seldom. Deletes
+ * leave it alone as long as compaction may give something back by it. */
+static uint64_t for_copies(struct pykv_store *store)
 {
     struct usage usage;
-    uint64_t size = SIZE_MIN;
+    uint64_t size = RESERVE_LEAST;
     usage_measure(store, &usage);
     while (size * 2 <= usage.log / 8 && size * 2 <= store->options.segment_size)
         size *= 2;
-    return size;
+    return size + RESERVE_LEAST;
 }
 
+/* Of it deletes take a piece at a time. */
+static uint64_t piece(uint64_t copies) { return copies / 8 > RESERVE_LEAST ? copies / 8 : RESERVE_LEAST; }
+
+static uint64_t wanted(struct pykv_store *store)
+{
+    uint64_t copies = for_copies(store);
+    return copies + 2 * piece(copies);
+}
+
+/* Processes with segments of other sizes do not agree, so it is made smaller late. */
 bool reserve_due(struct pykv_store *store)
 {
     uint64_t size = atomic_load(&store->shared->reserve_size), want = wanted(store);
-    return size < want || size / 2 > want;
+    return size < want || size / 4 > want;
 }
 
 static int open_file(struct pykv_store *store, int *fd)
@@ -56,8 +67,8 @@ static bool step(struct pykv_store *store, uint64_t want)
             next = want - size < STEP_SIZE ? want : size + STEP_SIZE;
             error = os->file_reserve(os, fd, size, next - size);
         }
-        while (error_status(error) == PYKV_FULL && next - size > RESERVE_LEAST) {   /* what there is */
-            next = size + (next - size) / 2;
+        while (error_status(error) == PYKV_FULL && next - size > RESERVE_LEAST && atomic_load(&shared->reserve_lent)) {
+            next = size + (next - size) / 2;        /* what there is */
             error = os->file_reserve(os, fd, size, next - size);
         }
         if (error == 0 && next == want)
@@ -72,20 +83,23 @@ static bool step(struct pykv_store *store, uint64_t want)
     bool done = error == 0 ? next == want : error_status(error) != PYKV_FULL;
     if (done)
         atomic_store(&shared->reserve_lent, 0);
-    return error == 0 && !done && next - size >= STEP_SIZE;
+    return error == 0 && !done;
 }
 
 void reserve_keep(struct pykv_store *store)
 {
     uint64_t want = wanted(store);
+    uint32_t all = LENT_ALL;
     bool more = true;
+    (void)atomic_compare_exchange_strong(&store->shared->reserve_lent, &all, LENT);     /* whoever had it is through */
     while (more && store_lock(store) == PYKV_OK) {
         more = step(store, want);
         store_unlock(store);
     }
 }
 
-bool reserve_back(struct pykv_store *store)
+/* (W) False: the disk is still full. */
+static bool back(struct pykv_store *store)
 {
     uint64_t want = wanted(store);
     while (step(store, want))
@@ -93,34 +107,57 @@ bool reserve_back(struct pykv_store *store)
     return atomic_load(&store->shared->reserve_lent) == 0;
 }
 
-static void lent(struct pykv_store *store, uint64_t left)
+/* Said before it is done: should we die in between, it is made again, whatever the file is. */
+static void lend(struct pykv_store *store, uint64_t left, uint32_t how)
 {
     atomic_store(&store->shared->reserve_size, left);
-    atomic_store(&store->shared->reserve_lent, 1);
+    atomic_store(&store->shared->reserve_lent, how);
     atomic_store(&store->shared->disk_full, 1);
 }
 
-bool reserve_halve(struct pykv_store *store)
+/* What deletes may still have. */
+static uint64_t for_deletes(struct pykv_store *store, uint64_t copies)
+{
+    uint64_t have = atomic_load(&store->shared->reserve_size);
+    uint64_t left = atomic_load(&store->shared->disk_full) ? copies : RESERVE_LEAST;
+    return have > left ? have - left : 0;
+}
+
+bool reserve_spend(struct pykv_store *store, uint64_t size)
 {
     const struct os *os = store->os;
-    uint64_t size = atomic_load(&store->shared->reserve_size);
+    uint64_t have = atomic_load(&store->shared->reserve_size), copies = for_copies(store), part = piece(copies);
+    uint64_t most = for_deletes(store, copies);
     int fd;
-    if (size / 2 < RESERVE_LEAST || os->file_open(os, store->dir, RESERVE_NAME, OS_READ_WRITE, 0, &fd) != 0)
+    if (most < part || most < size || os->file_open(os, store->dir, RESERVE_NAME, OS_READ_WRITE, 0, &fd) != 0)
         return false;
-    int error = os->file_truncate(os, fd, size / 2);
+    lend(store, have - part, LENT);
+    int error = os->file_truncate(os, fd, have - part);
     (void)os->file_close(os, fd);
-    if (error == 0)
-        lent(store, size / 2);
     return error == 0;
+}
+
+static bool spent(struct pykv_store *store)
+{
+    uint64_t copies = for_copies(store);
+    return for_deletes(store, copies) < piece(copies);
+}
+
+bool reserve_refuses(struct pykv_store *store, bool puts)
+{
+    if (atomic_load(&store->shared->reserve_lent) == LENT_ALL)
+        return true;
+    if (!puts && !spent(store))
+        return false;
+    return !back(store) && (puts || spent(store));      /* perhaps it was only not made yet */
 }
 
 bool reserve_lend(struct pykv_store *store)
 {
     if (atomic_load(&store->shared->reserve_size) == 0 || store_lock(store) != PYKV_OK)
         return false;
+    lend(store, 0, LENT_ALL);
     bool there = store->os->file_remove(store->os, store->dir, RESERVE_NAME) == 0;
-    if (there)
-        lent(store, 0);
     store_unlock(store);
     return there;
 }
@@ -151,8 +188,8 @@ bool room_make(struct pykv_store *store, uint64_t freed)
         return false;
     shared_lock_acquire(&shared->maintain, &store->process, &died);
     (void)compact_free(store);
-    if (atomic_load(&shared->freed_bytes) == freed)
-        compact_one(store);
+    if (atomic_load(&shared->freed_bytes) == freed && !shared_pinned(shared))
+        compact_one(store);     /* else a snapshot would hold what it empties */
     bool made = atomic_load(&shared->freed_bytes) != freed;
     shared_lock_release(&shared->maintain, &store->process);
     if (!made)

@@ -175,7 +175,7 @@ struct shared {
     _Atomic uint64_t removals;          /* counts segments that were removed: whoever fails to read a
                                          * place looks whether this moved meanwhile */
     _Atomic uint64_t reserve_size;      /* bytes that the file `reserve` keeps for deletes and compaction; (W) */
-    _Atomic uint32_t reserve_lent;      /* it is gone for now: puts are refused */
+    _Atomic uint32_t reserve_lent;      /* it is not whole: puts are refused; 2: compaction has all of it */
     _Atomic uint32_t disk_full;         /* a write met that: compaction is due wherever something is dead */
 
     _Alignas(64) _Atomic uint64_t expiry_since; /* the first expiry of what was written since the active

@@ -49,6 +49,10 @@ static int stage_long(struct stage *stage, const struct record *record, uint32_t
         if (status == PYKV_OK)
             status = write_at(stage, start + head_size + done, piece, (size_t)size);
     }
+    uint64_t table_size = (uint64_t)4 * record_chunks(record);
+    if (status == PYKV_OK && stage->source != NULL &&
+        memcmp(piece - table_size, record->key + record->key_size, (size_t)table_size) != 0)
+        status = PYKV_CORRUPT;
     record_encode_head(head, record, seed);
     if (status == PYKV_OK)
         status = write_at(stage, start, head, (size_t)head_size);

@@ -366,6 +366,17 @@ static int publish_keydir(struct pykv_store *store)
     return error == 0 ? PYKV_OK : error_os(error, KEYDIR_NAME, 0, "rename");
 }
 
+/* Who has a keydir of its own sees an instant, of which others know nothing: they may remove what it has. */
+static int hold_segments(struct pykv_store *store)
+{
+    struct segment *segment;
+    int status = PYKV_OK;
+    for (uint32_t slot = 0; slot < SEGMENT_SLOT_COUNT && (status == PYKV_OK || status == PYKV_CORRUPT); slot++)
+        if (atomic_load(&store->shared->segments[slot].id) != 0)
+            status = log_segment(&store->log, slot, &segment);
+    return status == PYKV_CORRUPT ? PYKV_OK : status;   /* whoever reads there is told */
+}
+
 /* A fresh space, in a file of its own or in private memory; then what the directory tells. */
 static int build(struct pykv_store *store)
 {
@@ -373,7 +384,6 @@ static int build(struct pykv_store *store)
     store->private = store->process.lock_fd < 0;
     store->space = (struct space){ .os = os, .fd = -1, .writable = true, .name = KEYDIR_NAME };
     int status = PYKV_OK, error;
-    bool lent = false;
     if (!store->private) {
         /* The old one is of no use to anybody, and on a full disk its room and the reserve's is all there
          * is. But one that tells of a failed sync stays until all has been written anew. */
@@ -383,7 +393,7 @@ static int build(struct pykv_store *store)
          * way to the disk may be clean in memory and missing there. */
         if (os->file_remove(os, store->dir, KEYDIR_TEMPORARY) == 0)
             store->rewrite_tail = true;
-        lent = os->file_remove(os, store->dir, RESERVE_NAME) == 0;
+        (void)os->file_remove(os, store->dir, RESERVE_NAME);
         error = os->file_open(os, store->dir, KEYDIR_TEMPORARY, OS_CREATE, store->options.file_mode, &store->space.fd);
         if (error != 0)
             return error_os(error, KEYDIR_TEMPORARY, 0, "create");
@@ -394,7 +404,7 @@ static int build(struct pykv_store *store)
     if (status != PYKV_OK)
         return status;
     atomic_store(&store->shared->keydir.space_end, SHARED_SIZE);
-    atomic_store(&store->shared->reserve_lent, lent);
+    atomic_store(&store->shared->reserve_lent, 1);  /* whoever writes first makes it */
     status = keydir_open(os, &store->space, &store->shared->keydir, &store->keydir);
     if (status == PYKV_OK && store->options.expected_keys != 0)
         status = keydir_reserve(store->keydir, store->options.expected_keys);
@@ -409,6 +419,8 @@ static int build(struct pykv_store *store)
         (void)publish_keydir(store);    /* so that the next open in this boot knows of it */
         return error_set(kept.status, kept.os_errno, kept.path, kept.offset, "%s", kept.message);
     }
+    if (status == PYKV_OK && store->private)
+        status = hold_segments(store);
     if (status != PYKV_OK || store->private)
         return status;
     /* A repair lasts: behind a checkpoint no later recovery meets the damage again. */
@@ -677,6 +689,8 @@ static int drop_keydir(struct pykv_store *store)
     shared_lock_acquire(&store->shared->maintain, &store->process, &died);
     int status = checkpoint_write(store);
     shared_lock_release(&store->shared->maintain, &store->process);
+    if (status == PYKV_OK)
+        status = store_refused(store);
     if (status != PYKV_OK || os->file_rename(os, store->dir, KEYDIR_NAME, KEYDIR_TEMPORARY) != 0)
         return status;
     status = process_readers(&store->process, store->space.fd, &readers);
@@ -698,8 +712,11 @@ static int close_log(struct pykv_store *store)
         status = store_sync_to(store, atomic_load(&shared->tail));
     if (status == PYKV_OK && !others && atomic_load(&shared->manifest_position) != atomic_load(&shared->durable))
         status = store_write_manifest(store);
-    if (status == PYKV_OK && !others && keydir_too_large(store) && !atomic_load(&shared->compaction_paused))
-        status = drop_keydir(store);
+    if (status == PYKV_OK && !others && !atomic_load(&store->forked) && keydir_too_large(store) &&
+        !atomic_load(&shared->compaction_paused) && store_refused(store) == PYKV_OK) {
+        (void)drop_keydir(store);       /* it can wait for another time */
+        status = store_refused(store);  /* but not what it may have learned of the disk */
+    }
     process_setup_unlock(&store->process);
     return status;
 }

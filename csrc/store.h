@@ -51,6 +51,7 @@ struct pykv_store {
 
     struct helper ahead, keeper;    /* maintain.c */
     _Atomic bool helpers_due;       /* after a fork: the next write starts them */
+    _Atomic bool forked;            /* there may be a child that has no place of its own yet */
     _Atomic uint32_t helpers_stop;
     uint64_t slice_ns;              /* the keeper's: when compaction last paused */
     _Atomic uint64_t kept_ns;       /* where there is no keeper: when a writer last did its round */
@@ -229,10 +230,12 @@ bool room_make(struct pykv_store *store, uint64_t freed);
 bool room_wait(struct pykv_store *store, bool *last);
 bool reserve_due(struct pykv_store *store);
 void reserve_keep(struct pykv_store *store);    /* make the reserve as large as it should be; takes the writer lock */
-bool reserve_back(struct pykv_store *store);    /* (W) the same; false: the disk is still full */
+/* (W) While it is lent: whether puts, or deletes, can have no more of the disk. */
+bool reserve_refuses(struct pykv_store *store, bool puts);
 bool reserve_lend(struct pykv_store *store);    /* give it up, for compaction or the manifest; false: there is none */
-bool reserve_halve(struct pykv_store *store);   /* (W) half of it, for deletes; false: what is left is not theirs */
-#define RESERVE_LEAST (UINT64_C(64) << 10)      /* which deletes leave alone */
+/* (W) A piece of it, for a delete of `size` bytes; false: that would not do, or what is left is not theirs. */
+bool reserve_spend(struct pykv_store *store, uint64_t size);
+#define RESERVE_LEAST (UINT64_C(64) << 10)      /* of it, for manifests */
 
 /* ---- expire.c ---- */
 

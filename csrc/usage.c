@@ -144,13 +144,16 @@ bool usage_active_dead(struct pykv_store *store, uint64_t least, uint64_t part)
 uint64_t usage_choose_full(struct pykv_store *store, const struct usage *usage)
 {
     uint64_t id = choose(store, usage, 10);
+    if (id == 0 && usage->room != UINT64_MAX)
+        id = choose(store, usage, 1);       /* the disk is full: every byte counts */
     return id != 0 ? id : choose_oldest(store, usage);
 }
 
 uint64_t usage_choose_due(struct pykv_store *store, const struct usage *usage)
 {
     uint64_t id = 0;
-    if (usage->log > usage->begin || atomic_load(&store->shared->disk_full))
+    bool held = store->options.disk_size_max != 0 && shared_pinned(store->shared);  /* copies would be on top */
+    if ((usage->log > usage->begin && !held) || atomic_load(&store->shared->disk_full))
         id = usage_choose_full(store, usage);
     if (id == 0)
         id = choose(store, usage, 90);

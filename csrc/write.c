@@ -170,8 +170,10 @@ static bool holds(const struct operation *operation, const struct record *record
 static int judge(struct pykv_store *store, const struct operation *operation, struct log_reader *reader)
 {
     struct record record;
+    reader->lazy = operation->kind != PYKV_EXPECT_VALUE;
     int status = store_find(store, shared_sequence(store->shared), operation->hash, operation->key,
                             operation->key_size, reader, &record);
+    reader->lazy = false;
     if (status != PYKV_OK && status != PYKV_NOT_FOUND)
         return status;
     bool present = status == PYKV_OK && !record_expired(store, &record);
@@ -352,18 +354,13 @@ static int publish(struct pykv_store *store, const struct operation *operations,
 static int prepare(struct pykv_store *store, const struct plan *plan, uint64_t mark_size, uint64_t *position)
 {
     uint64_t size = plan->size + mark_size, last = plan->last + mark_size;
-    bool lent = atomic_load_explicit(&store->shared->reserve_lent, memory_order_relaxed) != 0, none = false;
-    if (__builtin_expect(lent, 0)) {
-        none = atomic_load(&store->shared->reserve_size) < RESERVE_LEAST;
-        if (none || plan->puts != 0)
-            lent = !reserve_back(store);        /* perhaps it was only not made yet */
-        none = lent && atomic_load(&store->shared->reserve_size) < RESERVE_LEAST;
-    }
+    bool none = __builtin_expect(atomic_load_explicit(&store->shared->reserve_lent, memory_order_relaxed) != 0, 0) &&
+                reserve_refuses(store, plan->puts != 0);
     if (plan->puts != 0)
-        return lent ? error_os(ENOSPC, store->path, 0, "put into")
+        return none ? error_os(ENOSPC, store->path, 0, "put into")
                     : log_prepare(&store->log, LOG_PUTS, size, last, position);
     int status = log_prepare(&store->log, none ? LOG_NO_BLOCKS : LOG_DELETES, size, last, position);
-    while (status == PYKV_FULL && !none && reserve_halve(store))
+    while (status == PYKV_FULL && !none && pykv_last_error()->os_errno != 0 && reserve_spend(store, size))
         status = log_prepare(&store->log, LOG_DELETES, size, last, position);
     return status;
 }
@@ -486,23 +483,46 @@ static int write_batch(struct pykv_store *store, struct operation *operations, s
     return status;
 }
 
+/* A write that waits for room does so outside of any call, and holds the handle meanwhile. */
+struct again { bool last, held; };
+
+static int enter_again(struct pykv_store *store, struct again *again)
+{
+    int status = store_enter(store);
+    if (__builtin_expect(again->held, 0))
+        store_drop(store);
+    again->held = false;
+    return status;
+}
+
+static bool leave_or_wait(struct pykv_store *store, int status, struct again *again)
+{
+    again->held = __builtin_expect(status == PYKV_FULL, 0);
+    if (again->held)
+        atomic_fetch_add(&store->references, 1);
+    store_leave(store);
+    if (!again->held || room_wait(store, &again->last))
+        return again->held;
+    store_drop(store);
+    return false;
+}
+
 static int write_one(struct pykv_store *store, struct operation *operation, int durability, uint64_t *deleted,
                      uint64_t *version)
 {
-    bool last = false;
+    struct again again = { .last = false };
     int status = check_sizes(operation->key_size, operation->value_size);
     if (status != PYKV_OK)
         return status;
     do {
-        if ((status = store_enter(store)) != PYKV_OK)
+        if ((status = enter_again(store, &again)) != PYKV_OK)
             return status;
         if ((status = check_writable(store)) == PYKV_OK) {
             operation->hash = hash_bytes(&store->hash_key, operation->key, operation->key_size);
             keydir_prefetch(store->keydir, operation->hash);    /* on its way while we lock */
             status = write_batch(store, operation, 1, 0, durability, NULL, deleted, version);
         }
-        store_leave(store);
-    } while (__builtin_expect(status == PYKV_FULL, 0) && room_wait(store, &last));
+    } while (leave_or_wait(store, status, &again));
     return status;
 }
 
@@ -677,14 +697,13 @@ static int write_arrays(struct pykv_store *store, struct pykv_snapshot *snapshot
 static int write_and_wait(struct pykv_store *store, size_t count, const struct arrays *arrays, int durability,
                           size_t *failed, uint64_t *deleted, uint64_t *version)
 {
-    bool last = false;
+    struct again again = { .last = false };
     int status;
     do {
-        if ((status = store_enter(store)) != PYKV_OK)
+        if ((status = enter_again(store, &again)) != PYKV_OK)
             return status;
         status = write_arrays(store, NULL, count, arrays, durability, failed, deleted, version);
-        store_leave(store);
-    } while (status == PYKV_FULL && room_wait(store, &last));
+    } while (leave_or_wait(store, status, &again));
     return status;
 }
 
@@ -702,7 +721,7 @@ int pykv_load(struct pykv_store *store, uint64_t version, size_t count, const ui
 {
     struct arrays arrays = { .keys = keys, .values = values, .key_sizes = key_sizes, .value_sizes = value_sizes,
                              .numbers = expiries, .sequence = version };
-    if (version == 0 || version > SEQUENCE_MAX)
+    if (version == 0 || version > SEQUENCE_MAX / 2)    /* versions are left for what comes after */
         return error_set(PYKV_INVALID, 0, NULL, 0, "no batch has version %llu", (unsigned long long)version);
     return write_and_wait(store, count, &arrays, durability, NULL, NULL, NULL);
 }

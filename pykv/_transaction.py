@@ -29,7 +29,7 @@ from pykv._buffers import (
     seconds_left,
 )
 from pykv._core import ffi, lib
-from pykv._reader import ABSENT, NULL, TOO_LARGE, _new_room
+from pykv._reader import ABSENT, NULL, OK, TOO_LARGE, _new_room
 from pykv._snapshot import Snapshot, open_snapshot
 from pykv._views import (
     SCAN_ITEMS,
@@ -485,7 +485,7 @@ class Transaction(MutableMapping[bytes, bytes]):
         status = lib.pykv_snapshot_contains(self._handle, key, len(key), expiry)
         if status < 0:
             raise failure(status, [key])
-        return int(expiry[0])
+        return int(expiry[0]) if status == OK else 0
 
     def _renew(self, key: Buffer, expiry: int, later: bool = False) -> bool:
         """Write *key* anew with its value and another expiry; return whether it is there."""

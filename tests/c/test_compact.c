@@ -150,4 +150,84 @@ static void a_checkpoint_waits_for_the_manifest(void)
     sim_free(sim);
 }
 
-TEST_MAIN(CASE(the_segment_last_written_to_is_gone), CASE(a_checkpoint_waits_for_the_manifest))
+/* ---- A disk that tells another byte when it is asked again ---- */
+
+static _Atomic int reads_of_chunks;     /* -1: all is well */
+
+static int changing_read(const struct os *os, int fd, void *bytes, size_t size, uint64_t offset, size_t *done)
+{
+    int error = os_posix.file_read(os, fd, bytes, size, offset, done);
+    if (size >= RECORD_CHUNK_SIZE && atomic_load(&reads_of_chunks) >= 0 && atomic_fetch_add(&reads_of_chunks, 1) >= 20)
+        ((uint8_t *)bytes)[100] ^= 1;
+    return error;
+}
+
+/* Compaction reads a long value twice where it is not mapped: to verify it, and to copy it. What it copies is what
+ * was verified, or nothing is: else wrong bytes would get a checksum that holds. */
+static void what_is_copied_is_what_was_verified(void)
+{
+    static uint8_t value[20 * RECORD_CHUNK_SIZE], found[sizeof value];
+    struct pykv_options options = { .flag = PYKV_FLAG_CREATE, .segment_size = SEGMENT_SIZE, .io = PYKV_IO_PREAD };
+    struct os changing = os_posix;
+    struct pykv_store *store;
+    char path[512];
+    alarm(120);
+    changing.file_read = changing_read;
+    atomic_store(&reads_of_chunks, -1);
+    snprintf(path, sizeof path, "%s/store", test_dir());
+    memset(value, 7, sizeof value);
+    CHECK_EQUAL(pykv_open_with(&changing, path, &options, &store), PYKV_OK);
+    CHECK_EQUAL(pykv_compaction_pause(store, 1), PYKV_OK);
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)"long", 4, value, sizeof value, 0, DEFAULT, NULL), PYKV_OK);
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)"dead", 4, value, sizeof value / 2, 0, DEFAULT, NULL), PYKV_OK);
+    put(store, "dead", 1, 'd');
+    put(store, "end", 60000, 'e');
+    CHECK_EQUAL(pykv_sync(store), PYKV_OK);
+    atomic_store(&reads_of_chunks, 0);
+    struct segment_entry *entry = NULL;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT && entry == NULL; i++)
+        if (atomic_load(&store->shared->segments[i].live_bytes) > sizeof value)
+            entry = &store->shared->segments[i];
+    CHECK(entry != NULL);
+    atomic_store(&entry->live_bytes, sizeof value / 2);     /* worth compacting */
+    (void)compact_all(store);
+    CHECK(atomic_load(&reads_of_chunks) > 20);
+    atomic_store(&reads_of_chunks, -1);
+    CHECK_EQUAL(pykv_get(store, (const uint8_t *)"long", 4, found, sizeof found, NULL), sizeof value);
+    CHECK(memcmp(found, value, sizeof value) == 0);
+    pykv_free(store);
+}
+
+/* ---- Behind 4 GiB of a segment no record can begin ---- */
+
+static void no_record_begins_where_no_location_leads(void)
+{
+    struct pykv_options options = { .flag = PYKV_FLAG_CREATE, .segment_size = SEGMENT_SIZE };
+    const uint64_t size = UINT64_C(5) << 30, end = (UINT64_C(1) << 32) + 64;
+    struct pykv_store *store;
+    struct segment *segment;
+    uint64_t position;
+    char path[512];
+    snprintf(path, sizeof path, "%s/store", test_dir());
+    CHECK_EQUAL(pykv_open(path, &options, &store), PYKV_OK);
+    maintain_stop(store);
+    CHECK_EQUAL(store_lock(store), PYKV_OK);
+    CHECK_EQUAL(log_roll(&store->log, size), PYKV_OK);
+    uint64_t id = position_segment(atomic_load(&store->shared->tail));
+    CHECK_EQUAL(log_segment(&store->log, (uint32_t)id, &segment), PYKV_OK);
+    CHECK_EQUAL(os_posix.file_truncate(&os_posix, segment->fd, end + 4096), 0);     /* a hole: no disk */
+    atomic_store(&store->shared->reserved, position_make(id, end + 4096));
+    for (uint64_t tail = end - 64; tail <= end; tail += 16) {
+        atomic_store(&store->shared->tail, position_make(id, tail));
+        atomic_store(&store->shared->writing_end, position_make(id, tail));
+        CHECK_EQUAL(log_prepare(&store->log, LOG_PUTS, 32, 0, &position), PYKV_OK);
+        CHECK(position_segment(position) != id);
+        CHECK_EQUAL(position_offset(position), SEGMENT_HEADER_SIZE);
+        if (tail < end)     /* back, for the next */
+            store->log.append = NULL;
+    }
+    _exit(0);               /* such a store cannot be closed */
+}
+
+TEST_MAIN(CASE(the_segment_last_written_to_is_gone), CASE(a_checkpoint_waits_for_the_manifest),
+          CASE(what_is_copied_is_what_was_verified), CASE(no_record_begins_where_no_location_leads))

@@ -162,6 +162,17 @@ def test_deletes_work_on_a_full_disk_and_space_comes_back(disk: Path, io: pykv.I
         assert len(db) == count // 3 * 2 + 1
 
 
+def test_small_records_deleted_at_random(disk: Path) -> None:
+    """No segment is mostly dead, so space comes back only by copying nearly all of one."""
+    with open_on(disk) as db:
+        keys = [b"k%d" % number for number in range(fill(db, size=100))]
+        random.Random(1).shuffle(keys)
+        for key in keys[: len(keys) * 2 // 3]:
+            del db[key]
+        until(lambda: fits(db, b"room"))
+        assert len(db) == len(keys) - len(keys) * 2 // 3 + 1
+
+
 def fits(db: pykv.Store, key: bytes) -> bool:
     try:
         db[key] = b"x" * 1_000
@@ -176,10 +187,9 @@ def test_a_disk_that_others_have_filled(disk: Path) -> None:
     with open_on(disk) as db:
         for number in range(2_000):
             db[b"k%d" % number] = b"%d" % number * 200
-        with filler.open("wb") as file, pytest.raises(OSError, match="space"):
-            while True:
-                file.write(bytes(1 << 16))
-                file.flush()
+        with filler.open("wb", buffering=0) as file, pytest.raises(OSError, match="space"):
+            while file.write(bytes(1 << 16)):
+                pass
         fill(db, b"new")
         for number in range(1_000):
             del db[b"k%d" % number]
@@ -242,10 +252,10 @@ def test_the_reserve_follows_the_size_of_the_log(tmp_path: Path) -> None:
     path = tmp_path / "db" / "reserve"
     with pykv.open(tmp_path / "db", segment_bytes=1 << 20) as db:
         until(path.exists)
-        assert path.stat().st_size == 1 << 17
+        assert path.stat().st_size <= 1 << 18
         db.put_many((b"%d" % number, b"x" * 1_000) for number in range(20_000))
-        until(lambda: path.stat().st_size == 1 << 20)
+        until(lambda: path.stat().st_size >= 1 << 20)
         assert path.stat().st_blocks * 512 >= 1 << 20
         db.clear()
         db.compact()
-        until(lambda: path.stat().st_size == 1 << 17)
+        until(lambda: path.stat().st_size <= 1 << 18)

@@ -269,6 +269,16 @@ def test_a_transaction_counts_a_key_once(db: pykv.Store) -> None:
             assert len(t) == 2
 
 
+def test_a_counter_that_had_expired_begins_anew(db: pykv.Store) -> None:
+    """Its time is not that of the record before, which may not be removed yet."""
+    for _ in range(5):
+        db.put(b"n", b"41", ttl=0.001)
+        wait_over(db, b"n")
+        with db.transaction() as t:
+            assert t.incr(b"n") == 1
+        assert db.pop(b"n") == b"1"
+
+
 def test_removing_disturbs_no_transaction(db: pykv.Store) -> None:
     """That expired keys are removed meanwhile is no conflict with who had read that they are absent."""
     db[b"ever"] = b""
