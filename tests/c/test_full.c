@@ -161,7 +161,7 @@ static void deletes_empty_a_full_disk(void)
         for (uint32_t i = 0; i < KEYS; i++)
             delete(seed % 2 == 0 ? i : (i * 7) % KEYS, true);
         CHECK(deleted == KEYS);
-        for (uint32_t i = 0; i < KEYS / 3; i++)
+        for (uint32_t i = 0; i < KEYS / 4; i++)     /* half a mebibyte is the keydir's, a quarter the reserve's */
             CHECK_EQUAL(put(i, VALUE_MAX / 2, (uint8_t)i), PYKV_OK);
         end();
     }
