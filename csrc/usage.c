@@ -38,7 +38,8 @@ void usage_measure(struct pykv_store *store, struct usage *out)
         } else if (birth < out->births[1]) {
             out->births[1] = birth;
         }
-        if (!segment_retired(entry))
+        bool copies = atomic_load(&entry->kind) == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0;
+        if (!segment_retired(entry) && !copies)
             out->log += id == active ? position_offset(reserved) : atomic_load_explicit(&entry->length, memory_order_relaxed);
     }
     uint64_t reserve = atomic_load(&shared->reserve_size);

@@ -8,7 +8,8 @@
 #define LITTLE (UINT64_C(1) << 20)  /* dead bytes that an idle store is not tidied up for */
 
 struct usage {
-    uint64_t log;               /* bytes of all segments, but for those that only wait for snapshots */
+    uint64_t log;               /* bytes of all segments, but for those that only wait for snapshots, and the
+                                 * copies of the portion under way, for which the limit leaves room */
     uint64_t live;              /* of these */
     uint64_t limit, begin;      /* bytes that the log may have; from where on it is compacted */
     uint64_t portion;           /* of segments that are emptied before the space of any is given back: one sync
