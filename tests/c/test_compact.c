@@ -208,6 +208,8 @@ static void no_record_begins_where_no_location_leads(void)
     struct segment *segment;
     uint64_t position;
     char path[512];
+    if (sizeof(size_t) < 8)
+        return;             /* such a program cannot map such a segment */
     snprintf(path, sizeof path, "%s/store", test_dir());
     CHECK_EQUAL(pykv_open(path, &options, &store), PYKV_OK);
     maintain_stop(store);
