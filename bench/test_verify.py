@@ -65,4 +65,5 @@ def test_verify(store: Path, benchmark: Any, act: Callable[[Path], int], cold: b
             forget(store)
 
     read = benchmark.pedantic(act, args=(store,), setup=prepare, rounds=ROUNDS, warmup_rounds=1)
-    benchmark.extra_info["MB/s"] = read / benchmark.stats.stats.median / 1e6
+    if benchmark.stats is not None:  # as --benchmark-disable leaves it
+        benchmark.extra_info["MB/s"] = read / benchmark.stats.stats.median / 1e6
