@@ -1,4 +1,5 @@
 /* Corners of the store that a review looked into: each is a fact that was not one before. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -146,7 +147,7 @@ static void a_power_cut_while_emptying_leaves_all_or_nothing(void)
 /* A table that grows a lot while it is being verified: 1,100,000 keys come when the first was read. */
 #define GROWN 1100000u
 
-static unsigned reads_left;
+static _Atomic int reads_left;      /* verification reads by several threads */
 
 static void grow_table(void)
 {
@@ -164,7 +165,7 @@ static void grow_table(void)
 
 static int read_and_grow(const struct os *os, int fd, void *bytes, size_t size, uint64_t offset, size_t *done)
 {
-    if (reads_left != 0 && --reads_left == 0)
+    if (atomic_load(&reads_left) > 0 && atomic_fetch_sub(&reads_left, 1) == 1)
         grow_table();
     return os_posix.file_read(os, fd, bytes, size, offset, done);
 }
