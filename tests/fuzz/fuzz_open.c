@@ -239,6 +239,8 @@ static void scan_keys(const struct use *use, struct pykv_store *store, struct py
         const uint8_t *data = pykv_rows_data(rows, &size);
         const char *format = pykv_rows_format(rows, &size);
         FUZZ_CHECK(rounds < 100000, "the scan does not end");
+        if (data == NULL)
+            data = (const uint8_t *)"";     // rows without a byte: nothing may be added to NULL, not even 0
         for (size_t i = 0; mode == 3 && i + 1 < count; i += 2) {
             char *end;
             size_t key_size = strtoul(format, &end, 10), value_size = strtoul(end + 1, &end, 10);
