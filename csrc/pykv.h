@@ -140,15 +140,6 @@ void pykv_free(struct pykv_store *store);
  * PYKV_NOT_FOUND or a failure. *version, where not NULL, gets the record's version. */
 int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, uint8_t *buffer,
                  size_t capacity, uint64_t *version);
-/* The same for bindings, where each argument costs: what does not change from call to call lies in a
- * room. Returns the value's size if it was copied, else -1000 + status, PYKV_FULL if the room is too
- * small. A room is for one call at a time. */
-struct pykv_room {
-    struct pykv_store *store;
-    uint8_t *buffer;
-    size_t capacity;
-};
-int64_t pykv_get_value(struct pykv_room *room, const uint8_t *key, size_t key_size);
 
 /* Copy a part of the value of `key`: `length` bytes from `offset` on, cut at the value's end. Returns the
  * part's size, which may exceed `capacity` (then nothing was copied), or -1000 + status as pykv_get() does.
@@ -224,8 +215,6 @@ void pykv_snapshot_instant(const struct pykv_snapshot *snapshot, struct pykv_ins
 /* As the calls without "snapshot" in their names, for the instant of the snapshot. */
 int64_t pykv_snapshot_get(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
                           uint8_t *buffer, size_t capacity, uint64_t *version);
-int64_t pykv_snapshot_get_value(struct pykv_snapshot *snapshot, struct pykv_room *room,
-                                const uint8_t *key, size_t key_size);
 int64_t pykv_snapshot_get_range(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size,
                                 uint64_t offset, uint64_t length, uint8_t *buffer, size_t capacity,
                                 uint64_t *value_size);
@@ -244,9 +233,6 @@ int pykv_snapshot_contains_many(struct pykv_snapshot *snapshot, size_t count, co
 /* expiry_ms: milliseconds since 1970 at which the record is gone; 0 for never. */
 int pykv_put(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t *value,
              size_t value_size, uint64_t expiry_ms, int durability, uint64_t *version);
-/* The same without expiry, as durable as the store was opened. */
-int pykv_put_value(struct pykv_store *store, const uint8_t *key, size_t key_size,
-                   const uint8_t *value, size_t value_size);
 
 /* A file without a name on the store's disk, in which a value may be gathered that is to be put: readable and
  * writable, the caller's to close, and gone then. PYKV_READ_ONLY, PYKV_SYNC_FAILED as a put. */

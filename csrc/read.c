@@ -186,28 +186,10 @@ int64_t pykv_get(struct pykv_store *store, const uint8_t *key, size_t key_size, 
     return get_at(store, NULL, key, key_size, buffer, capacity, version);
 }
 
-static int64_t get_into_room(struct pykv_store *store, const struct pykv_snapshot *snapshot, struct pykv_room *room,
-                             const uint8_t *key, size_t key_size)
-{
-    int64_t size = get_at(store, snapshot, key, key_size, room->buffer, room->capacity, NULL);
-    return __builtin_expect(size <= (int64_t)room->capacity, 1) ? size : -1000 + PYKV_FULL;
-}
-
-int64_t pykv_get_value(struct pykv_room *room, const uint8_t *key, size_t key_size)
-{
-    return get_into_room(room->store, NULL, room, key, key_size);
-}
-
 int64_t pykv_snapshot_get(struct pykv_snapshot *snapshot, const uint8_t *key, size_t key_size, uint8_t *buffer,
                           size_t capacity, uint64_t *version)
 {
     return get_at(store_of(snapshot), snapshot, key, key_size, buffer, capacity, version);
-}
-
-int64_t pykv_snapshot_get_value(struct pykv_snapshot *snapshot, struct pykv_room *room, const uint8_t *key,
-                                size_t key_size)
-{
-    return get_into_room(store_of(snapshot), snapshot, room, key, key_size);
 }
 
 static int64_t get_range_at(struct pykv_store *store, const struct pykv_snapshot *snapshot, const uint8_t *key,

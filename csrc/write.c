@@ -537,12 +537,6 @@ int pykv_put(struct pykv_store *store, const uint8_t *key, size_t key_size, cons
     return write_one(store, &operation, durability, NULL, version);
 }
 
-int pykv_put_value(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t *value,
-                   size_t value_size)
-{
-    return pykv_put(store, key, key_size, value, value_size, 0, PYKV_DURABILITY_DEFAULT, NULL);
-}
-
 /* Its name is taken away at once. One that is there is left of somebody who died in between, or belongs to
  * another who is about to take it away. */
 static int make_scratch(struct pykv_store *store, int *out)

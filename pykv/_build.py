@@ -20,9 +20,9 @@ ffi = FFI()
 ffi.cdef(declarations)
 ffi.set_source(
     "pykv._core",
-    '#include "pykv.h"',
+    '#include "pykv.h"\n#define PyInit__core pykv_cffi_module',  # _module.c calls it
     include_dirs=["csrc"],
-    sources=sorted(path.as_posix() for path in Path("csrc").glob("*.c")),
+    sources=["pykv/_module.c", *sorted(path.as_posix() for path in Path("csrc").glob("*.c"))],
     depends=sorted(path.as_posix() for path in Path("csrc").glob("*.h")),
     py_limited_api=not FREE_THREADED,  # one binary for CPython 3.11 and later
     extra_compile_args=["-O3", "-std=c11", "-fvisibility=hidden", "-pthread"],

@@ -2,11 +2,10 @@
 _reader.py -- everything that reads: the newest of a store, or one instant of it (_snapshot.py); and
 a store's life: open handle, close, figures.
 
-A single get is one call into C, with few arguments, for each costs. It copies the value into a room
-from the store's pool, out of which one slice makes the bytes object: no allocation in C, no lock in
-Python. The pools are lists, whose pop() and append() are atomic, so threads share them freely. The
-engine lets any number of threads in, and its close waits for them; the handle itself is freed when
-the store is collected.
+`store[key]`, `key in store` and the usual `get` are in C (_module.c), for a call through cffi costs
+more than a lookup does; what is unusual about one of them is handled here. The engine lets any
+number of threads in, and its close waits for them; the handle itself is freed when the store is
+collected. Pools are lists, whose pop() and append() are atomic, so threads share them freely.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from pykv._buffers import (
     seconds_left,
     writable_pointer,
 )
-from pykv._core import ffi, lib
+from pykv._core import Reads, ffi, lib
 from pykv._rows import ROWS_KEPT_SIZE, Rows
 from pykv._stats import Report, Stats
 from pykv._views import StoreItems, StoreKeys, StoreValues
@@ -37,11 +36,8 @@ NULL = ffi.NULL
 OK = lib.PYKV_OK
 NOT_FOUND = lib.PYKV_NOT_FOUND
 ABSENT = -1000 + NOT_FOUND  # what pykv_get() returns in place of a size
-TOO_LARGE = -1000 + lib.PYKV_FULL  # ... where the room is too small for the value
-ROOM_SIZE = 65_536  # bytes of a pooled room; larger values take one call more
+PART_SIZE = 65_536  # bytes of room for a part of a value at first; a larger one takes a call more
 
-# Names of the module are found faster than attributes of lib.
-_get = lib.pykv_get_value
 _close = lib.pykv_close
 _free = lib.pykv_free
 _new_array = ffi.new_allocator(should_clear_after_alloc=False)
@@ -68,16 +64,13 @@ NEWEST = Calls(
 )
 
 
-class Reader:
+class Reader(Reads):
     """What reads a `Store`, or one instant of it: a `Snapshot`."""
 
-    __slots__ = ("__weakref__", "_calls", "_handle", "_rooms", "_rows")
+    __slots__ = ("__weakref__", "_calls", "_rows")
 
-    def __init__(self, handle: Any, calls: Calls) -> None:
-        self._handle = handle
-        self._calls = calls
-        self._rooms: list[tuple[Any, Any]] = []  # (room, its bytes)
-        self._rows: list[Rows] = []
+    _calls: Calls
+    _rows: list[Rows]
 
     # ---- One key ----
 
@@ -126,55 +119,9 @@ class Reader:
         of 64 KiB that it lies in. Source: `pykv_get`, `pykv_get_range` in csrc/pykv.h;
         csrc/format.md, 2.
         """
-        if offset is not None or length is not None:
-            return self._get_part(key, default, offset, length)
-        if type(key) is not bytes:
-            key = as_bytes(key, "key")
-        rooms = self._rooms
-        try:
-            room = rooms.pop()
-        except IndexError:
-            room = _new_room(self._handle)
-        pointer, content = room
-        size = _get(pointer, key, len(key))
-        if size >= 0:
-            value = content[:size]
-            rooms.append(room)
-            return value
-        rooms.append(room)
-        if size == ABSENT:
-            return default
-        return self._get_rarely(key, size, default)
-
-    def __getitem__(self, key: Buffer) -> bytes:
-        """Return the newest value stored under *key*; KeyError if there is none. See `get`."""
-        if type(key) is not bytes:
-            key = as_bytes(key, "key")
-        rooms = self._rooms
-        try:
-            room = rooms.pop()
-        except IndexError:
-            room = _new_room(self._handle)
-        pointer, content = room
-        size = _get(pointer, key, len(key))
-        if size >= 0:
-            value: bytes = content[:size]
-            rooms.append(room)
-            return value
-        rooms.append(room)
-        found: bytes | None = self._get_rarely(key, size, None)
-        if found is None:
-            raise KeyError(key)
-        return found
-
-    def __contains__(self, key: object) -> bool:
-        """Tell whether *key* is present. Source: `pykv_contains` in csrc/pykv.h."""
-        if type(key) is not bytes:
-            key = as_bytes(key, "key")  # type: ignore[arg-type]
-        status = self._calls.contains(self._handle, key, len(key), NULL)
-        if status < 0:
-            raise failure(status, [key])
-        return bool(status == OK)
+        if offset is None and length is None:
+            return self._get(key, default)
+        return self._get_part(key, default, offset, length)
 
     def get_into(self, key: Buffer, buffer: Buffer) -> int | None:
         """
@@ -451,7 +398,7 @@ class Reader:
 
     def _get_part(self, key: Buffer, default: Any, offset: int | None, length: int | None) -> Any:
         first, count = part_bounds(offset, length)
-        capacity = min(count, ROOM_SIZE)
+        capacity = min(count, PART_SIZE)
         get_range = self._calls.get_range
         value = self._copied(get_range, as_bytes(key, "key"), capacity, NULL, first, count)
         return default if value is None else value
@@ -470,17 +417,23 @@ class Reader:
                 return value
             capacity = size
 
-    def _get_rarely(self, key: bytes, size: int, default: Any) -> Any:
-        """Finish a get whose value was not copied: absent, failed, or larger than a room."""
-        if size == ABSENT:
-            return default
-        if size != TOO_LARGE:
-            raise failure(size + 1000, [key])
-        view = self._lend(key)
-        if view is None:  # deleted in between
-            return default
-        with view:
-            return bytes(view)
+    def _get_rarely(self, key: Buffer, default: Any) -> Any:
+        """Do what `get` has to do where *key* is no bytes object, or something is wrong."""
+        value = self._copied(self._calls.get, as_bytes(key, "key"), 4096, NULL)
+        return default if value is None else value
+
+    def _getitem_rarely(self, key: Buffer) -> bytes:
+        value: bytes | None = self._get_rarely(key, None)
+        if value is None:
+            raise KeyError(as_bytes(key, "key"))
+        return value
+
+    def _contains_rarely(self, key: Buffer) -> bool:
+        key = as_bytes(key, "key")
+        status = self._calls.contains(self._handle, key, len(key), NULL)
+        if status < 0:
+            raise failure(status, [key])
+        return bool(status == OK)
 
     def _lend(self, key: bytes) -> memoryview | None:
         """Return a view of the value, which holds its pin and our handle; None if absent."""
@@ -504,9 +457,9 @@ class StoreReader(Reader):
     __slots__ = ("_closed", "_origin", "_path")
 
     def __init__(self, handle: Any, path: str, origin: tuple[Any, ...]) -> None:
-        super().__init__(handle, NEWEST)  # __del__ frees the handle
-        # A list that runs empty at each pop allocates anew at each append: a tenth of a get.
-        self._rooms = [_new_room(handle) for _ in range(3)]
+        self._attach(handle, int(ffi.cast("uintptr_t", handle)))  # __del__ frees it
+        self._calls = NEWEST
+        self._rows = []
         self._path = path
         self._origin = origin  # what opens the store again, as __reduce__() has it
         self._closed = False
@@ -622,8 +575,8 @@ class StoreReader(Reader):
         finally:
             # In a circle of garbage others may be finalized after us, and use us. To them we are
             # closed: a NULL handle says so in each call, and scans and views outlive the handle.
-            handle, self._handle = getattr(self, "_handle", null), null
-            self._rooms = []  # they know the handle too
+            handle = getattr(self, "_handle", null)
+            self._attach(null, 0)
             self._closed = True
             status = close(handle)
             error = failure(status) if status < 0 else None
@@ -648,10 +601,3 @@ class StoreReader(Reader):
 
 def _release(pin: Any, _value: Any) -> None:
     lib.pykv_view_release(pin)
-
-
-def _new_room(store: Any) -> tuple[Any, Any]:
-    """Return a room for values of the store with the handle *store*, and the room's bytes."""
-    array = _new_array("uint8_t[]", ROOM_SIZE)
-    room = ffi.new("struct pykv_room *", (store, array, ROOM_SIZE))
-    return room, ffi.buffer(array)  # which keeps the array alive

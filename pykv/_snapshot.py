@@ -10,11 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from pykv._buffers import Buffer, as_bytes
 from pykv._core import ffi, lib
-from pykv._reader import ABSENT, Calls, Reader, _new_room
+from pykv._reader import Calls, Reader
 from pykv.errors import ClosedError, failure
 
 if TYPE_CHECKING:
@@ -30,19 +29,6 @@ AT_SNAPSHOT = Calls(
     lib.pykv_snapshot_get_many,
     lib.pykv_snapshot_contains_many,
 )
-
-_open = lib.pykv_snapshot_open
-_close = lib.pykv_snapshot_close
-_get_value = lib.pykv_snapshot_get_value
-
-
-def open_snapshot(store: Store) -> Any:
-    """Return the handle of a snapshot of this instant, which is freed when it is collected."""
-    opened = ffi.new("struct pykv_snapshot **")
-    status = _open(store._handle, opened)
-    if status < 0:
-        raise failure(status)
-    return ffi.gc(opened[0], lib.pykv_snapshot_free)
 
 
 class Snapshot(Reader, Mapping[bytes, bytes]):
@@ -64,77 +50,22 @@ class Snapshot(Reader, Mapping[bytes, bytes]):
     Source: `pykv_snapshot_open` in csrc/pykv.h; docs/design.md.
     """
 
-    __slots__ = ("_store",)
+    __slots__ = ("_cffi", "_store")
 
-    def __init__(self, store: Store, handle: Any) -> None:
-        self._handle = handle
-        self._store = store  # which so stays open as long as we are
+    def __init__(self, store: Store) -> None:
+        if status := self._take(store._address):
+            raise failure(status)
         self._calls = AT_SNAPSHOT
-        self._rooms = store._rooms
         self._rows = store._rows
+        self._store: Any = store  # which so stays open as long as we are
+        self._cffi: Any = None
 
-    # The gets are written out, as a name of the module is found faster than an attribute.
-
-    @overload
-    def get(
-        self,
-        key: Buffer,
-        default: None = None,
-        offset: int | None = None,
-        length: int | None = None,
-    ) -> bytes | None: ...
-    @overload
-    def get(
-        self, key: Buffer, default: T, offset: int | None = None, length: int | None = None
-    ) -> bytes | T: ...
-    def get(
-        self,
-        key: Buffer,
-        default: Any = None,
-        offset: int | None = None,
-        length: int | None = None,
-    ) -> Any:
-        """Return the value that *key* had, or a part of it, or *default*. See `Store.get`."""
-        if offset is not None or length is not None:
-            return self._get_part(key, default, offset, length)
-        if type(key) is not bytes:
-            key = as_bytes(key, "key")
-        rooms = self._rooms
-        try:
-            room = rooms.pop()
-        except IndexError:
-            room = _new_room(self._store._handle)
-        pointer, content = room
-        size = _get_value(self._handle, pointer, key, len(key))
-        if size >= 0:
-            value = content[:size]
-            rooms.append(room)
-            return value
-        rooms.append(room)
-        if size == ABSENT:
-            return default
-        return self._get_rarely(key, size, default)
-
-    def __getitem__(self, key: Buffer) -> bytes:
-        """Return the value that *key* had; KeyError if it was absent."""
-        if type(key) is not bytes:
-            key = as_bytes(key, "key")
-        rooms = self._rooms
-        try:
-            room = rooms.pop()
-        except IndexError:
-            room = _new_room(self._store._handle)
-        pointer, content = room
-        size = _get_value(self._handle, pointer, key, len(key))
-        if size >= 0:
-            value: bytes = content[:size]
-            rooms.append(room)
-            return value
-        rooms.append(room)
-        found: bytes | None = self._get_rarely(key, size, None)
-        if found is None:
-            raise KeyError(key)
-        return found
+    @property
+    def _handle(self) -> Any:
+        """What the calls of the engine take for us: made at its first use, and ours to free."""
+        if self._cffi is None:
+            self._cffi = ffi.cast("struct pykv_snapshot *", self._address)
+        return self._cffi
 
     def __len__(self) -> int:
         """Return the number of keys; of those that had expired, some may count."""
@@ -169,7 +100,7 @@ class Snapshot(Reader, Mapping[bytes, bytes]):
 
         Source: `pykv_snapshot_close` in csrc/pykv.h.
         """
-        _close(self._handle)
+        self._release()
 
     def __enter__(self) -> Self:
         return self
@@ -180,7 +111,7 @@ class Snapshot(Reader, Mapping[bytes, bytes]):
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        _close(self._handle)
+        self._release()
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can be neither copied nor pickled")

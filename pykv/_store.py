@@ -12,7 +12,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, overload
 
 from pykv._batch import (
     DELETE,
@@ -34,9 +34,9 @@ from pykv._buffers import (
     pairs_of,
     value_pointer,
 )
-from pykv._core import ffi, lib
+from pykv._core import Writes, ffi, lib
 from pykv._reader import NULL, OK, StoreReader
-from pykv._snapshot import Snapshot, open_snapshot
+from pykv._snapshot import Snapshot
 from pykv._streams import ValueWriter, open_reader, open_writer
 from pykv._transaction import Transaction
 from pykv._views import SCAN_KEYS
@@ -53,11 +53,10 @@ PAUSE_FIRST, PAUSE_MAX = 0.001, 0.1  # seconds, at most, before a transaction is
 _MISSING: Any = object()
 
 _put = lib.pykv_put
-_put_value = lib.pykv_put_value
 _delete = lib.pykv_delete
 
 
-class Store(StoreReader, MutableMapping[bytes, bytes]):
+class Store(StoreReader, Writes, MutableMapping[bytes, bytes]):
     """
     An open store: a `MutableMapping[bytes, bytes]` on disk. Made by `pykv.open`.
 
@@ -69,23 +68,14 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
     In the examples, *db* is an open and empty store.
     """
 
-    __slots__ = ("_handles", "_popped")
+    __slots__ = ("_idle", "_popped")
 
     def __init__(self, handle: Any, path: str, origin: tuple[Any, ...]) -> None:
         super().__init__(handle, path, origin)
         self._popped: list[bytes] = []  # keys that popitem() will try next
-        self._handles: list[Any] = []  # of snapshots, which transactions are through with
+        self._idle: list[Any] = []  # snapshots that transactions are through with
 
     # ---- One key ----
-
-    def __setitem__(self, key: Buffer, value: Buffer) -> None:
-        """Store *value* under *key*, for ever. See `put`."""
-        if type(key) is not bytes or type(value) is not bytes:
-            return self.put(key, value)
-        status = _put_value(self._handle, key, len(key), value, len(value))
-        if status:
-            raise failure(status, [key])
-        return None
 
     def put(
         self, key: Buffer, value: Buffer, *, ttl: float | None = None, durable: bool | None = None
@@ -111,18 +101,10 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
 
         Cost: one append to the log, one slot. Source: `pykv_put` in csrc/pykv.h.
         """
-        if type(key) is not bytes:
-            key = as_bytes(key, "key")
-        expiry = 0 if ttl is None else expiry_ms(ttl)
-        level = DURABILITY_DEFAULT if durable is None else durability(durable)
-        if type(value) is bytes:
-            status = _put(self._handle, key, len(key), value, len(value), expiry, level, NULL)
+        if ttl is None and durable is None:
+            self[key] = value  # in C: _module.c
         else:
-            with value_pointer(value) as pointer:
-                size = len(pointer)
-                status = _put(self._handle, key, len(key), pointer, size, expiry, level, NULL)
-        if status:
-            raise failure(status, [key])
+            self._put_rarely(key, value, ttl, durable)
 
     def delete(self, key: Buffer) -> bool:
         """
@@ -146,11 +128,6 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
         if status < 0:
             raise failure(status, [key])
         return bool(status == OK)
-
-    def __delitem__(self, key: Buffer) -> None:
-        """Remove *key*; KeyError if it is absent."""
-        if not self.delete(key):
-            raise KeyError(as_bytes(key, "key"))
 
     def put_if_absent(self, key: Buffer, value: Buffer) -> bool:
         """
@@ -467,7 +444,7 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
         Cost: O(1), whatever the size of the store; writers do not wait. Of a key that was written
         n times since, a read takes n steps back. Source: `pykv_snapshot_open` in csrc/pykv.h.
         """
-        return Snapshot(self, open_snapshot(self))
+        return Snapshot(self)
 
     def transaction(self, durable: bool | None = None) -> Transaction:
         """
@@ -737,6 +714,31 @@ class Store(StoreReader, MutableMapping[bytes, bytes]):
         status = lib.pykv_compaction_pause(self._handle, on)
         if status < 0:
             raise failure(status)
+
+    # ---- Beneath; the first three are called by _module.c ----
+
+    def _put_rarely(
+        self, key: Buffer, value: Buffer, ttl: float | None = None, durable: bool | None = None
+    ) -> None:
+        key = as_bytes(key, "key")
+        expiry = 0 if ttl is None else expiry_ms(ttl)
+        level = DURABILITY_DEFAULT if durable is None else durability(durable)
+        if type(value) is bytes:
+            status = _put(self._handle, key, len(key), value, len(value), expiry, level, NULL)
+        else:
+            with value_pointer(value) as pointer:
+                size = len(pointer)
+                status = _put(self._handle, key, len(key), pointer, size, expiry, level, NULL)
+        if status:
+            self._refused(key, status)
+
+    def _remove(self, key: Buffer) -> None:
+        """Do what `del store[key]` does."""
+        if not self.delete(key):
+            raise KeyError(as_bytes(key, "key"))
+
+    def _refused(self, key: bytes, status: int) -> NoReturn:
+        raise failure(status, [key])
 
     def _write(
         self,

@@ -29,8 +29,8 @@ from pykv._buffers import (
     seconds_left,
 )
 from pykv._core import ffi, lib
-from pykv._reader import ABSENT, NULL, OK, TOO_LARGE, _new_room
-from pykv._snapshot import Snapshot, open_snapshot
+from pykv._reader import NULL, OK
+from pykv._snapshot import Snapshot
 from pykv._views import (
     SCAN_ITEMS,
     SCAN_KEYS,
@@ -56,10 +56,8 @@ T = TypeVar("T")
 _PACKERS = {n: struct.Struct(f"{n}I").pack for n in range(1, 65)}  # sizes, by their number
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]*")  # as a person would write it, and pykv_incr() does
 
-_get_value = lib.pykv_snapshot_get_value
 _renew = lib.pykv_snapshot_renew
 _commit = lib.pykv_snapshot_commit
-_close = lib.pykv_snapshot_close
 
 
 class Transaction(MutableMapping[bytes, bytes]):
@@ -95,12 +93,11 @@ class Transaction(MutableMapping[bytes, bytes]):
     __slots__ = (
         "__weakref__",
         "_expiries",
-        "_handle",
+        "_lent",
         "_level",
         "_open",
         "_prefixes",
         "_reads",
-        "_rooms",
         "_snapshot",
         "_store",
         "_writes",
@@ -108,21 +105,22 @@ class Transaction(MutableMapping[bytes, bytes]):
     )
 
     def __init__(self, store: Store, level: int) -> None:
-        try:  # a handle that another transaction is through with
-            self._handle = handle = store._handles.pop()
-            if status := _renew(handle):
+        try:  # one that another transaction is through with
+            snapshot: Snapshot = store._idle.pop()
+            snapshot._store = store
+            if status := _renew(snapshot._handle):
                 raise failure(status)
         except IndexError:
-            self._handle = open_snapshot(store)
+            snapshot = Snapshot(store)
+        self._snapshot = snapshot
         self._store = store
-        self._rooms = store._rooms
         self._level = level
         self._open = True
         self._reads: dict[bytes, int] = {}  # what is expected of the key
         self._writes: dict[bytes, bytes | None] = {}  # None: deleted
         self._prefixes: set[bytes] | None = None
         self._expiries: dict[bytes, int] | None = None  # of writes, where there is one
-        self._snapshot: Snapshot | None = None
+        self._lent = False  # the snapshot, to somebody who may still read when we have ended
         self.version: int | None = None
 
     # ---- Reads ----
@@ -160,26 +158,11 @@ class Transaction(MutableMapping[bytes, bytes]):
         if key in self._writes:
             value: Any = self._writes[key]
             return default if value is None else value
-        rooms = self._rooms
-        try:
-            room = rooms.pop()
-        except IndexError:
-            room = _new_room(self._store._handle)
-        pointer, content = room
-        size = _get_value(self._handle, pointer, key, len(key))
-        if size >= 0:
-            value = content[:size]
-            rooms.append(room)
-            self._reads[key] = EXPECT_UNCHANGED
-            return value
-        rooms.append(room)
-        if size == ABSENT:
-            self._reads[key] = EXPECT_ABSENT
-            return default
-        if size != TOO_LARGE:
-            raise self._refusal(size + 1000, key)
-        self._reads[key] = EXPECT_UNCHANGED
-        return self._reader()[key]  # larger than a room
+        if not self._open:
+            self._check_open()
+        value = self._snapshot._get(key, None)
+        self._reads[key] = EXPECT_ABSENT if value is None else EXPECT_UNCHANGED
+        return default if value is None else value
 
     def _get_part(self, key: Buffer, default: Any, offset: int | None, length: int | None) -> Any:
         key = as_bytes(key, "key")
@@ -386,12 +369,12 @@ class Transaction(MutableMapping[bytes, bytes]):
             if kind is None and self._writes:
                 self._commit()
             else:
-                _close(self._handle)
+                self._snapshot._release()
         finally:
             self._writes = {}
-            if self._snapshot is None:
-                self._store._handles.append(self._handle)
-            self._handle = NULL  # is no longer ours
+            if not self._lent:
+                self._snapshot._store = None  # no circle with the store
+                self._store._idle.append(self._snapshot)
 
     def __reduce__(self) -> Any:
         raise TypeError(f"{self!r} can be neither copied nor pickled")
@@ -403,10 +386,9 @@ class Transaction(MutableMapping[bytes, bytes]):
     # ---- Beneath ----
 
     def _reader(self) -> Snapshot:
-        """Return our snapshot as an object, for what is done rarely."""
+        """Return our snapshot for what may outlast us: others get a new one then."""
         self._check_open()
-        if self._snapshot is None:
-            self._snapshot = Snapshot(self._store, self._handle)
+        self._lent = True
         return self._snapshot
 
     def _commit(self) -> None:
@@ -431,7 +413,7 @@ class Transaction(MutableMapping[bytes, bytes]):
         if self._expiries:
             expiries = [*map(self._expiries.get, writes, repeat(0))]
         result = _commit(
-            self._handle,
+            self._snapshot._handle,
             len(reads),
             len(writes),
             ops,
@@ -482,7 +464,7 @@ class Transaction(MutableMapping[bytes, bytes]):
         if key in self._writes:
             return (self._expiries or {}).get(key, 0)
         expiry = ffi.new("uint64_t *")
-        status = lib.pykv_snapshot_contains(self._handle, key, len(key), expiry)
+        status = lib.pykv_snapshot_contains(self._snapshot._handle, key, len(key), expiry)
         if status < 0:
             raise failure(status, [key])
         return int(expiry[0]) if status == OK else 0
@@ -503,11 +485,6 @@ class Transaction(MutableMapping[bytes, bytes]):
     def _check_open(self) -> None:
         if not self._open:
             raise ClosedError("the transaction has ended: begin another with db.transaction()")
-
-    def _refusal(self, status: int, key: bytes) -> Exception:
-        error = failure(status, [key])
-        self._check_open()
-        return error
 
 
 def _merged(

@@ -107,7 +107,7 @@ static void end(void)
 
 static void put(void)
 {
-    CHECK_EQUAL(pykv_put_value(store, (const uint8_t *)&me, 1, (const uint8_t *)"v", 1), PYKV_OK);
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)&me, 1, (const uint8_t *)"v", 1, 0, PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
 }
 
 static void *run_b(void *context)

@@ -38,7 +38,7 @@ static void end(void)
 
 static void put(const char *key, const char *value)
 {
-    CHECK_EQUAL(pykv_put_value(store, (const uint8_t *)key, strlen(key), (const uint8_t *)value, strlen(value)),
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)key, strlen(key), (const uint8_t *)value, strlen(value), 0, PYKV_DURABILITY_DEFAULT, NULL),
                 PYKV_OK);
 }
 
@@ -77,11 +77,11 @@ static void fill(void)
     static uint8_t value[200000];
     const uint32_t key_sizes[] = { 5, 5 }, value_sizes[] = { 20000, 10 };
     for (int i = 0; i < 5; i++) {
-        CHECK_EQUAL(pykv_put_value(store, (const uint8_t *)"fill", 4, value, 30000), PYKV_OK);
+        CHECK_EQUAL(pykv_put(store, (const uint8_t *)"fill", 4, value, 30000, 0, PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
         CHECK_EQUAL(pykv_write(store, 2, NULL, (const uint8_t *)"fill1fill2", key_sizes, value, value_sizes, NULL,
                                PYKV_DURABILITY_COMMIT, NULL, NULL, NULL), PYKV_OK);
     }
-    CHECK_EQUAL(pykv_put_value(store, (const uint8_t *)"fill", 4, value, sizeof value), PYKV_OK);
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)"fill", 4, value, sizeof value, 0, PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
 }
 
 static void an_instant_stays(void)

@@ -1,0 +1,274 @@
+/* _module.c -- what is called a million times a second, without cffi in between: `store[key]`, `get`,
+ * `key in store` and `store[key] = value`. A call through cffi from a method in Python takes 250 ns more than
+ * the 60 that a lookup takes, so these four are slots of two base classes here, from which those of _reader.py
+ * and _store.py inherit. They know the usual case: keys and values that are bytes, and success. Anything else
+ * goes to a method in Python, which goes through cffi, as all other calls do.
+ *
+ * cffi makes the module; _build.py gives its initialization another name, so that it can be called here. */
+#include <pyconfig.h>
+#ifndef Py_GIL_DISABLED         /* such a Python has no limited API */
+#define Py_LIMITED_API 0x030B0000
+#endif
+#include <Python.h>
+#include <stddef.h>
+#include <structmember.h>
+
+#include "pykv.h"
+
+#define SMALL_SIZE 4096         /* bytes of a value that is found and copied in one call of the engine */
+#define ABSENT (-1000 + PYKV_NOT_FOUND)
+#define UNUSUAL INT64_MIN       /* the key is no bytes object */
+
+struct reads {
+    PyObject_HEAD
+    PyObject *handle;           /* of cffi: what its calls take for `store`, or NULL */
+    struct pykv_store *store;
+    struct pykv_snapshot *snapshot;     /* ours. NULL: we read the newest of everything */
+};
+
+static int64_t find(const struct reads *reads, const char *key, Py_ssize_t key_size, void *buffer, size_t capacity)
+{
+    int64_t size;
+    Py_BEGIN_ALLOW_THREADS
+    if (reads->snapshot != NULL)
+        size = pykv_snapshot_get(reads->snapshot, (const uint8_t *)key, (size_t)key_size, buffer, capacity, NULL);
+    else
+        size = pykv_get(reads->store, (const uint8_t *)key, (size_t)key_size, buffer, capacity, NULL);
+    Py_END_ALLOW_THREADS
+    return size;
+}
+
+/* The value of `key`, or NULL: then *size is negative and tells why, or Python has an error. */
+static PyObject *lookup(PyObject *self, PyObject *key, int64_t *size)
+{
+    char small[SMALL_SIZE];
+    const struct reads *reads = (struct reads *)self;
+    *size = UNUSUAL;
+    if (!PyBytes_CheckExact(key))
+        return NULL;
+    const char *bytes = PyBytes_AsString(key);
+    Py_ssize_t key_size = PyBytes_Size(key);
+    *size = find(reads, bytes, key_size, small, sizeof small);
+    if (*size >= 0 && *size <= SMALL_SIZE)
+        return PyBytes_FromStringAndSize(small, (Py_ssize_t)*size);
+    while (*size >= 0) {        /* again, with all the room it needs; it may have been replaced meanwhile */
+        int64_t capacity = *size;
+        PyObject *value = capacity > PY_SSIZE_T_MAX ? PyErr_NoMemory()
+                                                    : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)capacity);
+        if (value == NULL)
+            return NULL;
+        *size = find(reads, bytes, key_size, PyBytes_AsString(value), (size_t)capacity);
+        if (*size == capacity)
+            return value;
+        Py_DECREF(value);
+    }
+    return NULL;
+}
+
+/* self.method(first), or self.method(first, second): what is unusual. */
+static PyObject *call(PyObject *self, const char *method, PyObject *first, PyObject *second)
+{
+    PyObject *name = PyUnicode_FromString(method);
+    PyObject *result = name == NULL ? NULL : PyObject_CallMethodObjArgs(self, name, first, second, NULL);
+    Py_XDECREF(name);
+    return result;
+}
+
+static int call_for_nothing(PyObject *self, const char *method, PyObject *first, PyObject *second)
+{
+    PyObject *result = call(self, method, first, second);
+    Py_XDECREF(result);
+    return result == NULL ? -1 : 0;
+}
+
+static PyObject *reads_get(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    int64_t size;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "_get(key, default)");
+        return NULL;
+    }
+    PyObject *value = lookup(self, arguments[0], &size);
+    if (value != NULL || size >= 0)
+        return value;
+    if (size != ABSENT)
+        return call(self, "_get_rarely", arguments[0], arguments[1]);
+    Py_INCREF(arguments[1]);
+    return arguments[1];
+}
+
+static PyObject *reads_subscript(PyObject *self, PyObject *key)
+{
+    int64_t size;
+    PyObject *value = lookup(self, key, &size);
+    if (value != NULL || size >= 0)
+        return value;
+    if (size != ABSENT)
+        return call(self, "_getitem_rarely", key, NULL);
+    PyErr_SetObject(PyExc_KeyError, key);
+    return NULL;
+}
+
+static int reads_contains(PyObject *self, PyObject *key)
+{
+    const struct reads *reads = (struct reads *)self;
+    if (PyBytes_CheckExact(key)) {
+        const uint8_t *bytes = (const uint8_t *)PyBytes_AsString(key);
+        size_t key_size = (size_t)PyBytes_Size(key);
+        int status;
+        Py_BEGIN_ALLOW_THREADS
+        status = reads->snapshot != NULL ? pykv_snapshot_contains(reads->snapshot, bytes, key_size, NULL)
+                                         : pykv_contains(reads->store, bytes, key_size, NULL);
+        Py_END_ALLOW_THREADS
+        if (status == PYKV_OK || status == PYKV_NOT_FOUND)
+            return status == PYKV_OK;
+    }
+    PyObject *answer = call(self, "_contains_rarely", key, NULL);
+    int found = answer == NULL ? -1 : PyObject_IsTrue(answer);
+    Py_XDECREF(answer);
+    return found;
+}
+
+static PyObject *reads_attach(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    struct reads *reads = (struct reads *)self;
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "_attach(handle, its address or 0)");
+        return NULL;
+    }
+    void *store = PyLong_AsVoidPtr(arguments[1]);
+    if (PyErr_Occurred() != NULL)
+        return NULL;
+    PyObject *before = reads->handle;
+    Py_INCREF(arguments[0]);
+    reads->handle = arguments[0];
+    reads->store = store;
+    Py_XDECREF(before);
+    Py_RETURN_NONE;
+}
+
+/* Become the reader of a snapshot, of the store at that address, and its owner. A status. */
+static PyObject *reads_take(PyObject *self, PyObject *address)
+{
+    struct reads *reads = (struct reads *)self;
+    struct pykv_store *store = PyLong_AsVoidPtr(address);
+    struct pykv_snapshot *taken = NULL, *before = reads->snapshot;
+    int status;
+    if (PyErr_Occurred() != NULL)
+        return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = pykv_snapshot_open(store, &taken);
+    Py_END_ALLOW_THREADS
+    reads->snapshot = taken;
+    pykv_snapshot_free(before);
+    return PyLong_FromLong(status);
+}
+
+static PyObject *reads_release(PyObject *self, PyObject *nothing)
+{
+    (void)nothing;
+    pykv_snapshot_close(((struct reads *)self)->snapshot);
+    Py_RETURN_NONE;
+}
+
+static PyObject *reads_address(PyObject *self, void *nothing)
+{
+    const struct reads *reads = (struct reads *)self;
+    (void)nothing;
+    return PyLong_FromVoidPtr(reads->snapshot != NULL ? (void *)reads->snapshot : (void *)reads->store);
+}
+
+static void reads_dealloc(PyObject *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    struct reads *reads = (struct reads *)self;
+    pykv_snapshot_free(reads->snapshot);
+    Py_XDECREF(reads->handle);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(self);
+    Py_DECREF(type);
+}
+
+static int writes_ass_subscript(PyObject *self, PyObject *key, PyObject *value)
+{
+    if (value == NULL)
+        return call_for_nothing(self, "_remove", key, NULL);
+    if (!PyBytes_CheckExact(key) || !PyBytes_CheckExact(value))
+        return call_for_nothing(self, "_put_rarely", key, value);
+    struct pykv_store *store = ((struct reads *)self)->store;
+    const uint8_t *key_bytes = (const uint8_t *)PyBytes_AsString(key);
+    const uint8_t *value_bytes = (const uint8_t *)PyBytes_AsString(value);
+    size_t key_size = (size_t)PyBytes_Size(key), value_size = (size_t)PyBytes_Size(value);
+    int status;
+    Py_BEGIN_ALLOW_THREADS
+    status = pykv_put(store, key_bytes, key_size, value_bytes, value_size, 0, PYKV_DURABILITY_DEFAULT, NULL);
+    Py_END_ALLOW_THREADS
+    if (status == PYKV_OK)
+        return 0;
+    PyObject *number = PyLong_FromLong(status);
+    int result = number == NULL ? -1 : call_for_nothing(self, "_refused", key, number);
+    Py_XDECREF(number);
+    return result;
+}
+
+static PyMethodDef reads_methods[] = {
+    { "_attach", (PyCFunction)(void (*)(void))reads_attach, METH_FASTCALL, NULL },
+    { "_get", (PyCFunction)(void (*)(void))reads_get, METH_FASTCALL, NULL },
+    { "_take", reads_take, METH_O, NULL },
+    { "_release", reads_release, METH_NOARGS, NULL },
+    { NULL, NULL, 0, NULL },
+};
+static PyMemberDef reads_members[] = {
+    { "_handle", T_OBJECT_EX, offsetof(struct reads, handle), READONLY, NULL },
+    { NULL, 0, 0, 0, NULL },
+};
+static PyGetSetDef reads_getset[] = {
+    { "_address", reads_address, NULL, NULL, NULL },
+    { NULL, NULL, NULL, NULL, NULL },
+};
+static PyType_Slot reads_slots[] = {
+    { Py_tp_doc, (void *)"What is read a million times a second. See _module.c." },
+    { Py_tp_dealloc, (void *)reads_dealloc },
+    { Py_tp_methods, reads_methods },
+    { Py_tp_members, reads_members },
+    { Py_tp_getset, reads_getset },
+    { Py_mp_subscript, (void *)reads_subscript },
+    { Py_sq_contains, (void *)reads_contains },
+    { 0, NULL },
+};
+static PyType_Slot writes_slots[] = {
+    { Py_tp_doc, (void *)"`Reads`, and what is written as often." },
+    { Py_mp_ass_subscript, (void *)writes_ass_subscript },
+    { 0, NULL },
+};
+static PyType_Spec reads_spec = { "pykv._core.Reads", sizeof(struct reads), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+                                  reads_slots };
+static PyType_Spec writes_spec = { "pykv._core.Writes", sizeof(struct reads), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
+                                   writes_slots };
+
+static int add_types(PyObject *module)
+{
+    PyObject *reads = PyType_FromSpec(&reads_spec), *writes = NULL;
+    if (reads != NULL && (writes = PyType_FromSpecWithBases(&writes_spec, reads)) != NULL) {
+        int status = PyModule_AddObjectRef(module, "Reads", reads);
+        if (status == 0)
+            status = PyModule_AddObjectRef(module, "Writes", writes);
+        if (status == 0) {
+            Py_DECREF(reads);
+            Py_DECREF(writes);
+            return 0;
+        }
+    }
+    Py_XDECREF(reads);
+    Py_XDECREF(writes);
+    return -1;
+}
+
+PyObject *pykv_cffi_module(void);
+
+PyMODINIT_FUNC PyInit__core(void)
+{
+    PyObject *module = pykv_cffi_module();
+    if (module != NULL && add_types(module) != 0)
+        Py_CLEAR(module);
+    return module;
+}
