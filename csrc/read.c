@@ -62,34 +62,29 @@ static int read_candidate(struct pykv_store *store, uint64_t sequence, uint64_t 
     return status;
 }
 
-/* One pass over the candidates. *again: overtaken, look once more. */
-static int find_once(struct pykv_store *store, uint64_t sequence, uint64_t hash, const uint8_t *key,
-                     size_t key_size, struct log_reader *reader, struct record *out, bool *again)
+/* One pass over the candidates, of which `location` is the first. *again: overtaken, look once more. */
+static int find_once(struct pykv_store *store, uint64_t sequence, struct keydir_probe *probe, uint64_t location,
+                     const uint8_t *key, size_t key_size, struct log_reader *reader, struct record *out, bool *again)
 {
-    struct keydir_probe probe;
-    uint64_t location;
     bool ours;
-    int damaged = PYKV_OK;
+    int status, damaged = PYKV_OK;
     *again = false;
-    int status = keydir_probe(store->keydir, hash, &probe);
-    if (status != PYKV_OK)
-        return status;
-    while ((location = keydir_probe_next(store->keydir, &probe)) != 0) {
+    for (; location != 0; location = keydir_probe_next(store->keydir, probe)) {
         status = read_candidate(store, sequence, location, key, key_size, reader, out, &ours);
         if (ours ? status == PYKV_OK || status == PYKV_NOT_FOUND : status == PYKV_NO_MEMORY || status == PYKV_IO)
             return status;
         if (status == PYKV_NOT_FOUND || status == PYKV_OK)
             continue;
         /* A record that cannot be read may be the key's: go on, another may prove to be it. */
-        if (!keydir_holds(store->keydir, hash, location)) {
+        if (!keydir_holds(store->keydir, probe->hash, location)) {
             *again = true;
             return PYKV_NOT_FOUND;
         }
         damaged = status;
     }
-    if (probe.status != PYKV_OK)
-        return probe.status;
-    if (keydir_probe_moved(store->keydir, &probe)) {
+    if (probe->status != PYKV_OK)
+        return probe->status;
+    if (keydir_probe_moved(store->keydir, probe)) {
         *again = true;
         return PYKV_NOT_FOUND;
     }
@@ -99,11 +94,14 @@ static int find_once(struct pykv_store *store, uint64_t sequence, uint64_t hash,
 int store_find(struct pykv_store *store, uint64_t sequence, uint64_t hash, const uint8_t *key,
                size_t key_size, struct log_reader *reader, struct record *out)
 {
-    bool again;
+    struct keydir_probe probe;
+    bool again = false;
     int status;
-    do
-        status = find_once(store, sequence, hash, key, key_size, reader, out, &again);
-    while (__builtin_expect(again, 0));
+    do {
+        if ((status = keydir_probe(store->keydir, hash, &probe)) == PYKV_OK)
+            status = find_once(store, sequence, &probe, keydir_probe_next(store->keydir, &probe), key, key_size, reader,
+                               out, &again);
+    } while (__builtin_expect(again, 0));
     return status;
 }
 
@@ -119,14 +117,9 @@ static int find_now(struct pykv_store *store, uint64_t hash, const uint8_t *key,
     }
 }
 
-/* The record that `key` had at the snapshot's instant (NULL: has now), not expired. With PYKV_NOT_FOUND:
- * of one that has expired and is not yet removed the flags and the time, else no flags. */
-static int find_live(struct pykv_store *store, const struct pykv_snapshot *snapshot, uint64_t hash, const uint8_t *key,
-                     size_t key_size, struct log_reader *reader, struct record *out)
+/* Of what was found: whether it has expired, and whether the snapshot (NULL: none) still holds it. */
+static int judge(struct pykv_store *store, const struct pykv_snapshot *snapshot, int status, struct record *out)
 {
-    int status = snapshot == NULL
-                     ? find_now(store, hash, key, key_size, reader, out)
-                     : store_find(store, snapshot->instant.sequence, hash, key, key_size, reader, out);
     if (status == PYKV_NOT_FOUND)
         out->flags = 0;
     if ((status == PYKV_NOT_FOUND || status == PYKV_CORRUPT) && snapshot != NULL)
@@ -135,6 +128,17 @@ static int find_live(struct pykv_store *store, const struct pykv_snapshot *snaps
         return status;
     uint64_t now_ms = snapshot == NULL ? store->os->wall_ms(store->os) : snapshot->now_ms;
     return out->expiry <= now_ms ? PYKV_NOT_FOUND : PYKV_OK;
+}
+
+/* The record that `key` had at the snapshot's instant (NULL: has now), not expired. With PYKV_NOT_FOUND:
+ * of one that has expired and is not yet removed the flags and the time, else no flags. */
+static int find_live(struct pykv_store *store, const struct pykv_snapshot *snapshot, uint64_t hash, const uint8_t *key,
+                     size_t key_size, struct log_reader *reader, struct record *out)
+{
+    int status = snapshot == NULL
+                     ? find_now(store, hash, key, key_size, reader, out)
+                     : store_find(store, snapshot->instant.sequence, hash, key, key_size, reader, out);
+    return judge(store, snapshot, status, out);
 }
 
 static int check_key(size_t key_size)
@@ -334,25 +338,38 @@ void pykv_view_release(struct pykv_pin *pin)
 struct lookup {
     const uint8_t *key;
     uint32_t key_size;
-    uint64_t hash;
+    struct keydir_probe probe;
+    uint64_t location;          /* its first candidate */
 };
 
 static int prefetch_group(struct pykv_store *store, struct lookup *group, size_t count)
 {
+    int status = PYKV_OK;
     for (size_t i = 0; i < count; i++) {
-        group[i].hash = hash_bytes(&store->hash_key, group[i].key, group[i].key_size);
-        keydir_prefetch(store->keydir, group[i].hash);
+        group[i].probe.hash = hash_bytes(&store->hash_key, group[i].key, group[i].key_size);
+        keydir_prefetch(store->keydir, group[i].probe.hash);
     }
-    for (size_t i = 0; i < count; i++) {
-        struct keydir_probe probe;
-        int status = keydir_probe(store->keydir, group[i].hash, &probe);
-        if (status != PYKV_OK)
-            return status;
-        uint64_t location = keydir_probe_next(store->keydir, &probe);
-        if (location != 0)
-            log_prefetch(&store->log, location);
+    for (size_t i = 0; i < count && status == PYKV_OK; i++) {
+        struct keydir_probe *probe = &group[i].probe;
+        if ((status = keydir_probe(store->keydir, probe->hash, probe)) != PYKV_OK)
+            break;
+        group[i].location = keydir_probe_next(store->keydir, probe);
+        if (group[i].location != 0)
+            log_prefetch(&store->log, group[i].location);
     }
-    return PYKV_OK;
+    return status;
+}
+
+/* Go on with a lookup that has begun, after `sequence` was noted. If it was overtaken, begin anew. */
+static int find_begun(struct pykv_store *store, const struct pykv_snapshot *snapshot, uint64_t sequence,
+                      struct lookup *lookup, struct log_reader *reader, struct record *out)
+{
+    bool again;
+    int status = find_once(store, sequence, &lookup->probe, lookup->location, lookup->key, lookup->key_size, reader, out,
+                           &again);
+    if (__builtin_expect(again || (status != PYKV_OK && status != PYKV_NOT_FOUND), 0))
+        return find_live(store, snapshot, lookup->probe.hash, lookup->key, lookup->key_size, reader, out);
+    return judge(store, snapshot, status, out);
 }
 
 static int note_presence(void *context, size_t index, const struct record *record)
@@ -377,14 +394,16 @@ static int lookup_many(struct pykv_store *store, const struct pykv_snapshot *sna
     for (size_t start = 0; start < count && status == PYKV_OK; start += GROUP) {
         size_t size = count - start < GROUP ? count - start : GROUP;
         for (size_t i = 0; i < size && status == PYKV_OK; i++) {
-            group[i] = (struct lookup){ .key = keys, .key_size = key_sizes[start + i] };
+            group[i].key = keys;
+            group[i].key_size = key_sizes[start + i];
             keys += key_sizes[start + i];
             status = check_key(group[i].key_size);
         }
+        uint64_t sequence = snapshot == NULL ? shared_sequence(store->shared) : snapshot->instant.sequence;
         if (status == PYKV_OK)
             status = prefetch_group(store, group, size);
         for (size_t i = 0; i < size && status == PYKV_OK; i++) {
-            status = find_live(store, snapshot, group[i].hash, group[i].key, group[i].key_size, &reader, &record);
+            status = find_begun(store, snapshot, sequence, &group[i], &reader, &record);
             if (status == PYKV_OK || status == PYKV_NOT_FOUND)
                 status = each(context, start + i, status == PYKV_OK ? &record : NULL);
         }
