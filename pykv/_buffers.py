@@ -10,10 +10,10 @@ from __future__ import annotations
 import math
 import operator
 import time
-from array import array
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from pykv._core import column as _column
 from pykv._core import ffi, lib
 from pykv.errors import InvalidError, KeySizeError, NotBytesError, ValueSizeError
 
@@ -78,14 +78,14 @@ def column(items: Sequence[Buffer], what: str) -> tuple[bytes, Any]:
     Returns:
         The joined bytes, and a C array of uint32_t sizes, one an item.
     """
-    # A len() is a count of bytes for bytes alone: other buffers may have wider items.
-    if [*map(type, items)].count(bytes) != len(items):
-        items = [as_bytes(item, what) for item in items]
-    try:
-        sizes = array("I", [*map(len, items)])  # type: ignore[arg-type]
-    except OverflowError:
-        raise ValueSizeError(max(map(len, items))) from None  # type: ignore[arg-type]
-    return b"".join(items), ffi.from_buffer("uint32_t[]", sizes)
+    columns = _column(items)
+    if columns is None:  # not a list of bytes alone
+        copies = [as_bytes(item, what) for item in items]
+        columns = _column(copies)
+        if columns is None:
+            raise ValueSizeError(max(map(len, copies)))
+    joined, sizes = columns
+    return joined, ffi.from_buffer("uint32_t[]", sizes)
 
 
 def pairs_of(pairs: Any) -> list[tuple[Buffer, Buffer]]:

@@ -2,7 +2,8 @@
  * `key in store` and `store[key] = value`. A call through cffi from a method in Python takes 250 ns more than
  * the 60 that a lookup takes, so these four are slots of two base classes here, from which those of _reader.py
  * and _store.py inherit. They know the usual case: keys and values that are bytes, and success. Anything else
- * goes to a method in Python, which goes through cffi, as all other calls do.
+ * goes to a method in Python, which goes through cffi, as all other calls do; of those for many keys only the loop over
+ * the keys is here.
  *
  * cffi makes the module; _build.py gives its initialization another name, so that it can be called here. */
 #include <pyconfig.h>
@@ -11,6 +12,7 @@
 #endif
 #include <Python.h>
 #include <stddef.h>
+#include <string.h>
 #include <structmember.h>
 
 #include "pykv.h"
@@ -245,6 +247,45 @@ static PyType_Spec reads_spec = { "pykv._core.Reads", sizeof(struct reads), 0, P
 static PyType_Spec writes_spec = { "pykv._core.Writes", sizeof(struct reads), 0, Py_TPFLAGS_DEFAULT | Py_TPFLAGS_BASETYPE,
                                    writes_slots };
 
+/* Items of a list laid end to end, and their sizes as uint32_t, as the calls for many keys want them; None if one is
+ * no bytes object, or too long. */
+static PyObject *column(PyObject *module, PyObject *items)
+{
+    Py_ssize_t count = PyList_Check(items) ? PyList_Size(items) : -1, total = 0;
+    (void)module;
+    if (count < 0 || count > PY_SSIZE_T_MAX / (Py_ssize_t)sizeof(uint32_t))
+        Py_RETURN_NONE;
+    for (Py_ssize_t i = 0; i < count; i++) {
+        PyObject *item = PyList_GetItem(items, i);
+        Py_ssize_t size = PyBytes_CheckExact(item) ? PyBytes_Size(item) : -1;
+        if (size < 0 || (uint64_t)size > UINT32_MAX || size > PY_SSIZE_T_MAX - total)
+            Py_RETURN_NONE;
+        total += size;
+    }
+    PyObject *joined = PyBytes_FromStringAndSize(NULL, total);
+    PyObject *sizes = PyBytes_FromStringAndSize(NULL, count * (Py_ssize_t)sizeof(uint32_t));
+    PyObject *both = joined == NULL || sizes == NULL ? NULL : PyTuple_Pack(2, joined, sizes);
+    if (both != NULL) {
+        char *to = PyBytes_AsString(joined), *size_to = PyBytes_AsString(sizes);
+        for (Py_ssize_t i = 0; i < count; i++) {
+            PyObject *item = PyList_GetItem(items, i);
+            uint32_t size = (uint32_t)PyBytes_Size(item);
+            memcpy(to, PyBytes_AsString(item), size);
+            memcpy(size_to, &size, sizeof size);
+            to += size;
+            size_to += sizeof size;
+        }
+    }
+    Py_XDECREF(joined);
+    Py_XDECREF(sizes);
+    return both;
+}
+
+static PyMethodDef functions[] = {
+    { "column", column, METH_O, NULL },
+    { NULL, NULL, 0, NULL },
+};
+
 static int add_types(PyObject *module)
 {
     PyObject *reads = PyType_FromSpec(&reads_spec), *writes = NULL;
@@ -268,7 +309,7 @@ PyObject *pykv_cffi_module(void);
 PyMODINIT_FUNC PyInit__core(void)
 {
     PyObject *module = pykv_cffi_module();
-    if (module != NULL && add_types(module) != 0)
+    if (module != NULL && (add_types(module) != 0 || PyModule_AddFunctions(module, functions) != 0))
         Py_CLEAR(module);
     return module;
 }
