@@ -104,21 +104,29 @@ static bool is_key(const struct record *record, const uint8_t *key, size_t key_s
            record->key_size == key_size && memcmp(record->key, key, key_size) == 0;
 }
 
-int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, size_t key_size,
-                  struct log_reader *reader, struct present *out, struct record *record)
-{
+/* A lookup in the keydir that has begun: it holds as long as the writer lock does. */
+struct begun {
     struct keydir_probe probe;
-    uint64_t location;
-    int damaged = PYKV_OK;
+    uint64_t location;          /* its first candidate */
+};
+
+static int begin(struct pykv_store *store, uint64_t hash, struct begun *out)
+{
+    int status = keydir_probe(store->keydir, hash, &out->probe);
+    out->location = status == PYKV_OK ? keydir_probe_next(store->keydir, &out->probe) : 0;
+    return status;
+}
+
+static int find_present(struct pykv_store *store, struct begun *begun, const uint8_t *key, size_t key_size,
+                        struct log_reader *reader, struct present *out, struct record *record)
+{
+    int status, damaged = PYKV_OK;
     *out = (struct present){ .slot = 0 };
-    int status = keydir_probe(store->keydir, hash, &probe);
-    if (status != PYKV_OK)
-        return status;
-    while ((location = keydir_probe_next(store->keydir, &probe)) != 0) {
+    for (uint64_t location = begun->location; location != 0; location = keydir_probe_next(store->keydir, &begun->probe)) {
         status = log_peek(&store->log, location, reader, record);
         if (status == PYKV_OK && is_key(record, key, key_size)) {
             uint64_t id = atomic_load(&store->shared->segments[location_slot(location)].id);
-            *out = (struct present){ .slot = location, .place = keydir_probe_place(&probe),
+            *out = (struct present){ .slot = location, .place = keydir_probe_place(&begun->probe),
                                      .location = location_make(id, location_offset(location)), .size = record->size,
                                      .live = (record->flags & RECORD_TOMBSTONE) == 0 };
             return PYKV_OK;
@@ -131,22 +139,33 @@ int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, s
         else if (status != PYKV_OK)
             return status;
     }
-    if (probe.status != PYKV_OK)
-        return probe.status;
+    if (begun->probe.status != PYKV_OK)
+        return begun->probe.status;
     return damaged != PYKV_OK ? damaged : PYKV_NOT_FOUND;
 }
 
-static void prefetch_group(struct pykv_store *store, const struct operation *group, size_t count)
+int store_present(struct pykv_store *store, uint64_t hash, const uint8_t *key, size_t key_size,
+                  struct log_reader *reader, struct present *out, struct record *record)
 {
-    struct keydir_probe probe;
+    struct begun begun;
+    *out = (struct present){ .slot = 0 };
+    int status = begin(store, hash, &begun);
+    return status == PYKV_OK ? find_present(store, &begun, key, key_size, reader, out, record) : status;
+}
+
+static int begin_group(struct pykv_store *store, const struct operation *group, size_t count, struct begun *begun)
+{
+    int status = PYKV_OK;
+    if (count == 1)
+        return begin(store, group[0].hash, begun);
     for (size_t i = 0; i < count; i++)
         keydir_prefetch(store->keydir, group[i].hash);
-    for (size_t i = 0; i < count; i++) {
-        uint64_t location = keydir_probe(store->keydir, group[i].hash, &probe) == PYKV_OK
-                                ? keydir_probe_next(store->keydir, &probe) : 0;
-        if (location != 0)
-            log_prefetch(&store->log, location);
+    for (size_t i = 0; i < count && status == PYKV_OK; i++) {
+        status = begin(store, group[i].hash, &begun[i]);
+        if (begun[i].location != 0)
+            log_prefetch(&store->log, begun[i].location);
     }
+    return status;
 }
 
 /* Whether a precondition holds for the record that is there (NULL: the key is absent). */
@@ -190,16 +209,15 @@ struct plan {
     uint64_t deleted;
 };
 
-static int plan_operation(struct pykv_store *store, struct operation *operation, struct log_reader *reader,
-                          struct plan *plan)
+static int plan_operation(struct pykv_store *store, struct operation *operation, struct begun *begun,
+                          struct log_reader *reader, struct plan *plan)
 {
     struct record record;
     int status;
     operation->skip = true;
     if (operation->superseded)
         return PYKV_OK;
-    status = store_present(store, operation->hash, operation->key, operation->key_size, reader,
-                           &operation->present, &record);
+    status = find_present(store, begun, operation->key, operation->key_size, reader, &operation->present, &record);
     if (operation->kind == PYKV_DELETE) {
         if (status != PYKV_OK || !operation->present.live)
             return status == PYKV_OK || status == PYKV_NOT_FOUND ? PYKV_OK : status;
@@ -221,14 +239,17 @@ static int plan_operation(struct pykv_store *store, struct operation *operation,
 static int make_plan(struct pykv_store *store, struct operation *operations, size_t count, size_t *failed,
                      struct plan *plan)
 {
+    struct begun begun[GROUP];
     struct log_reader reader;
     int status = PYKV_OK;
     log_reader_init(&reader, store->os);
     for (size_t i = 0; i < count && status == PYKV_OK; i++) {
-        if (i % GROUP == 0 && count > 1)
-            prefetch_group(store, operations + i, count - i < GROUP ? count - i : GROUP);
+        if (i % GROUP == 0)
+            status = begin_group(store, operations + i, count - i < GROUP ? count - i : GROUP, begun);
+        if (status != PYKV_OK)
+            break;
         if (operations[i].kind == PYKV_PUT || operations[i].kind == PYKV_DELETE) {
-            status = plan_operation(store, &operations[i], &reader, plan);
+            status = plan_operation(store, &operations[i], &begun[i % GROUP], &reader, plan);
             continue;
         }
         operations[i].skip = true;
