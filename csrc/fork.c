@@ -1,13 +1,15 @@
 /* fork.c -- a store that is open when the process forks stays open in both, parent and child.
  *
  * What the child has of it is a copy taken at some moment of the parent's other threads, who do not
- * exist in it. Four things then are not what they seem, and are put right before fork() returns in
+ * exist in it. Five things then are not what they seem, and are put right before fork() returns in
  * the child:
  *
  *   mutexes of this process     may have been held: so they are taken before the fork, and released
  *                               in parent and child after it
  *   calls in flight             are those of threads that are gone: none are left
- *   the helper threads          are gone: the child's first write starts others
+ *   the helper threads          are gone: the child's first call starts others
+ *   mappings of segments        would keep the space of removed ones from the disk, for as long as the child
+ *                               lives: it lets go of them, and opens anew what it reads
  *   the lock file               is one open file description, shared with the parent: each would
  *                               look alive as long as the other is. The child opens it anew, takes a
  *                               process slot of its own, and only then closes what it inherited; so
@@ -25,7 +27,7 @@ static pthread_mutex_t stores_mutex = PTHREAD_MUTEX_INITIALIZER;
 static struct pykv_store *stores;       /* all that are open, or being opened */
 
 /* Whether the store has more than its lock file. Under its close_mutex this does not change. */
-static bool in_use(const struct pykv_store *store) { return atomic_load(&store->closing) == 0; }
+static bool in_use(const struct pykv_store *store) { return atomic_load(&store->closing) <= 0; }
 
 static void before(void)
 {
@@ -83,8 +85,9 @@ static void begin_anew(struct pykv_store *store)
     atomic_store(&store->ahead.thread, NULL);
     atomic_store(&store->keeper.thread, NULL);
     atomic_store(&store->helpers_stop, 0);
-    atomic_store(&store->helpers_due, true);
     atomic_store(&store->looked_until, 0);
+    atomic_store(&store->closing, -1);
+    log_drop(&store->log);
     atomic_store(&store->forked, false);
     if (store->process.lock_fd >= 0 && join_anew(store) != PYKV_OK) {
         store_release(store);

@@ -74,6 +74,7 @@ int log_open_file(const struct log *log, uint64_t id, int *fd);
 int segment_read(const struct log *log, const struct segment *segment, void *bytes, size_t size, uint64_t offset);
 /* Open it anew at the next use: its file has changed. Only while nobody else reads the log. */
 void log_forget(struct log *log, uint64_t id);
+void log_drop(struct log *log);             /* the same with all of them */
 void segment_release(struct segment *segment);      /* drop a reference */
 /* Give up what this process has of segments that were removed, so that the disk gets their space back.
  * True if there is some: once every call that had begun by now has ended, log_retire_end() lets go of it. */

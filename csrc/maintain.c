@@ -346,8 +346,6 @@ void maintain_nudge(struct pykv_store *store)
     uint64_t tail = atomic_load_explicit(&store->shared->tail, memory_order_relaxed);
     if (__builtin_expect(tail < atomic_load_explicit(&store->looked_until, memory_order_relaxed), 1))
         return;
-    if (atomic_load(&store->helpers_due) && atomic_exchange(&store->helpers_due, false))
-        maintain_start(store);
     if (tail - atomic_load(&store->told_at) > store->options.segment_size / RECORD_ALIGNMENT / TELL_PART) {
         atomic_store(&store->told_at, tail);
         usage_tell(store, false);

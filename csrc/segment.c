@@ -63,18 +63,21 @@ static void release_all(struct segment *segment)
     }
 }
 
+void log_drop(struct log *log)
+{
+    log_detach(log);
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        segment_release(atomic_exchange(&log->segments[i], NULL));
+    release_all(log->retired);
+    release_all(log->leaving);
+    log->retired = log->leaving = NULL;
+}
+
 void log_release(struct log *log)
 {
     if (log->zeros == NULL)
         return;
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
-        segment_release(atomic_load(&log->segments[i]));
-        atomic_store(&log->segments[i], NULL);
-    }
-    release_all(log->retired);
-    release_all(log->leaving);
-    log->retired = log->leaving = NULL;
-    log_detach(log);
+    log_drop(log);
     log->os->unmap(log->os, log->zeros, LOG_DIRECT_SIZE);
     log->zeros = NULL;
     pthread_mutex_destroy(&log->mutex);

@@ -119,7 +119,7 @@ void pykv_snapshot_close(struct pykv_snapshot *snapshot)
 
 int pykv_snapshot_closed(const struct pykv_snapshot *snapshot)
 {
-    return snapshot == NULL || !atomic_load(&snapshot->open) || atomic_load(&snapshot->store->closing) != 0;
+    return snapshot == NULL || !atomic_load(&snapshot->open) || atomic_load(&snapshot->store->closing) > 0;
 }
 
 void pykv_snapshot_free(struct pykv_snapshot *snapshot)

@@ -124,13 +124,22 @@ static struct call_stripe *my_stripe(struct pykv_store *store)
     return &store->stripes[thread_stripe - 1];
 }
 
+/* The helpers of a child begin with its first call: most children make none. False: the store is closing. */
+static bool first_after_fork(struct pykv_store *store)
+{
+    int closing = -1;
+    if (atomic_compare_exchange_strong(&store->closing, &closing, 0) && !store->private)
+        maintain_start(store);
+    return closing <= 0;
+}
+
 int store_enter(struct pykv_store *store)
 {
     if (__builtin_expect(store == NULL, 0))
         return error_set(PYKV_CLOSED, 0, NULL, 0, "the store is closed");
     struct call_stripe *stripe = my_stripe(store);
     atomic_fetch_add(&stripe->calls, 1);    /* sequentially consistent, as is `closing`: one sees the other */
-    if (__builtin_expect(atomic_load(&store->closing) == 0, 1))
+    if (__builtin_expect(atomic_load(&store->closing) == 0, 1) || first_after_fork(store))
         return PYKV_OK;
     atomic_fetch_sub(&stripe->calls, 1);
     return error_set(PYKV_CLOSED, 0, store->path, 0, "the store %s is closed", store->path);
@@ -727,7 +736,7 @@ int pykv_close(struct pykv_store *store)
     if (store == NULL)
         return PYKV_OK;
     pthread_mutex_lock(&store->close_mutex);
-    if (atomic_load(&store->closing) == 0) {
+    if (atomic_load(&store->closing) <= 0) {
         atomic_store(&store->closing, 1);
         wait_for_calls(store);
         maintain_stop(store);

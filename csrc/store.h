@@ -46,11 +46,10 @@ struct pykv_store {
     bool log_ready;
 
     struct call_stripe stripes[CALL_STRIPES];
-    _Atomic int closing;
+    _Atomic int closing;            /* 1: it is, 2: it is closed; -1: in a forked child that has made no call yet */
     pthread_mutex_t close_mutex;
 
     struct helper ahead, keeper;    /* maintain.c */
-    _Atomic bool helpers_due;       /* after a fork: the next write starts them */
     _Atomic bool forked;            /* there may be a child that has no place of its own yet */
     _Atomic uint32_t helpers_stop;
     uint64_t slice_ns;              /* the keeper's: when compaction last paused */

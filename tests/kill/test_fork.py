@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -299,6 +300,42 @@ def test_a_view_stays(db: pykv.Store) -> None:
     fork(child).join()
     assert view == b"view" * 1_000
     view.release()
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_child_that_does_not_write_holds_nothing(tmp_path: Path, reads: bool) -> None:
+    """What the parent's compaction removes goes, whether the child reads now and then or not at all."""
+    keys = [b"%d" % n for n in range(2_000)]
+    with pykv.open(tmp_path / "store.kv", segment_bytes=workers.SEGMENT_BYTES) as db:
+        db.put_many((key, b"x" * 200) for key in keys)
+        assert all(db[key] for key in keys)
+        told = os.pipe()
+
+        def child() -> None:
+            if reads:
+                assert all(db[key] for key in keys)
+            os.write(told[1], b".")
+            signal.pause()
+
+        worker = fork(child)
+        os.read(told[0], 1)
+        db.put_many((key, b"y" * 200) for key in keys)
+        db.compact()
+        end = time.monotonic() + 10
+        while held := removed_segments(worker.pid):
+            assert time.monotonic() < end, held
+            time.sleep(0.01)
+        worker.kill()
+        for end_of_pipe in told:
+            os.close(end_of_pipe)
+
+
+def removed_segments(pid: int) -> list[str]:
+    """What a process has mapped or open of segments that are no more."""
+    proc = Path("/proc") / str(pid)
+    names = [line.split(maxsplit=5)[-1] for line in (proc / "maps").read_text().splitlines()]
+    names += [os.readlink(path) for path in (proc / "fd").iterdir()]
+    return [name for name in names if re.search(r"/segment-\d+ \(deleted\)$", name)]
 
 
 def test_the_helper_starts_again(tmp_path: Path) -> None:
