@@ -169,7 +169,8 @@ static void restore(const struct pykv_error *kept)
     error_set(kept->status, kept->os_errno, kept->path, kept->offset, "%s", kept->message);
 }
 
-bool room_make(struct pykv_store *store, uint64_t freed)
+/* At the limit, compact. True if space was given back since freed_bytes was `freed`. */
+static bool make(struct pykv_store *store, uint64_t freed)
 {
     struct shared *shared = store->shared;
     struct pykv_error kept = *pykv_last_error();
@@ -216,7 +217,8 @@ static bool room_settled(struct pykv_store *store, struct waiting *waiting)
            atomic_load(&shared->compaction_paused) != 0;
 }
 
-bool room_wait(struct pykv_store *store, bool *last)
+/* On a full disk, wait for compaction. *last: false at the first time. */
+static bool wait_outside(struct pykv_store *store, bool *last)
 {
     struct pykv_error kept = *pykv_last_error();
     struct waiting waiting = { .freed = UINT64_MAX };
@@ -233,5 +235,20 @@ bool room_wait(struct pykv_store *store, bool *last)
     *last = !waiting.more;
     if (!again)
         restore(&kept);
+    return again;
+}
+
+/* Outside of the call it is our reference that keeps the handle. */
+bool room_retry(struct pykv_store *store, int *status, struct room *room)
+{
+    bool again = make(store, room->freed);
+    atomic_fetch_add(&store->references, 1);
+    store_leave(store);
+    again = again || wait_outside(store, &room->last);
+    if (again && (*status = store_enter(store)) == PYKV_OK)
+        room->freed = room_now(store).freed;
+    else
+        again = false;
+    store_drop(store);
     return again;
 }

@@ -296,28 +296,35 @@ static int collect_keys(struct pykv_store *store, struct keys *keys)
     return status;
 }
 
-int pykv_clear(struct pykv_store *store, int durability)
+static int clear(struct pykv_store *store, int durability)
 {
     struct keys keys = { .os = store->os };
     uint64_t end = 0;
+    int status = store_lock(store);
+    if (status != PYKV_OK)
+        return status;
+    keys.count_max = (size_t)shared_counters(store->shared).keys;
+    keys.operations = store->os->alloc(store->os, (keys.count_max + 1) * sizeof *keys.operations);
+    status = keys.operations == NULL ? error_no_memory(keys.count_max * sizeof *keys.operations)
+                                     : collect_keys(store, &keys);
+    if (status == PYKV_OK)
+        status = store_write_locked(store, keys.operations, keys.count, NULL, NULL, NULL, &end);
+    store_unlock(store);
+    store->os->release(store->os, keys.operations);
+    store->os->release(store->os, keys.bytes);
+    return status == PYKV_OK ? store_settle(store, end, durability) : status;
+}
+
+int pykv_clear(struct pykv_store *store, int durability)
+{
     int status = store_enter(store);
     if (status != PYKV_OK)
         return status;
-    if (store->read_only)
-        status = error_set(PYKV_READ_ONLY, 0, store->path, 0, "the store %s was opened for reading", store->path);
-    if (status == PYKV_OK && (status = store_lock(store)) == PYKV_OK) {
-        keys.count_max = (size_t)shared_counters(store->shared).keys;
-        keys.operations = store->os->alloc(store->os, (keys.count_max + 1) * sizeof *keys.operations);
-        status = keys.operations == NULL ? error_no_memory(keys.count_max * sizeof *keys.operations)
-                                         : collect_keys(store, &keys);
-        if (status == PYKV_OK)
-            status = store_write_locked(store, keys.operations, keys.count, NULL, NULL, NULL, &end);
-        store_unlock(store);
-    }
-    if (status == PYKV_OK)
-        status = store_settle(store, end, durability);
-    store->os->release(store->os, keys.operations);
-    store->os->release(store->os, keys.bytes);
-    store_leave(store);
+    struct room room = room_now(store);
+    do
+        status = store->read_only ? error_set(PYKV_READ_ONLY, 0, store->path, 0, "the store %s was opened for reading",
+                                              store->path)
+                                  : clear(store, durability);
+    while (room_again(store, &status, &room));
     return status;
 }

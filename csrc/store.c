@@ -573,10 +573,10 @@ static int open_store(struct pykv_store *store)
     status = attach_or_build(store);
     if (store->process.lock_fd >= 0)
         process_setup_unlock(&store->process);
-    if (status == PYKV_OK && store->options.flag == PYKV_FLAG_NEW)
-        status = pykv_clear(store, PYKV_DURABILITY_DEFAULT);
     if (status == PYKV_OK && !store->private)
         maintain_start(store);
+    if (status == PYKV_OK && store->options.flag == PYKV_FLAG_NEW)
+        status = pykv_clear(store, PYKV_DURABILITY_DEFAULT);
     return status;
 }
 
@@ -614,6 +614,7 @@ int pykv_open_with(const struct os *os, const char *path, const struct pykv_opti
     store->read_only = checked.flag == PYKV_FLAG_READ;
     store->dir = store->space.fd = store->backup_lock = -1;
     store->process = (struct process){ .os = os, .lock_fd = -1 };
+    atomic_store(&store->references, 1);
     pthread_mutex_init(&store->close_mutex, NULL);
     fork_watch(store);
     status = open_store(store);
@@ -628,7 +629,6 @@ int pykv_open_with(const struct os *os, const char *path, const struct pykv_opti
         return error_set(kept.status, kept.os_errno, kept.path, kept.offset, "%s", kept.message);
     }
     store->open_us = (os->monotonic_ns(os) - start) / 1000;
-    atomic_store(&store->references, 1);
     atomic_store(&store->opened, true);
     *out = store;
     return PYKV_OK;

@@ -221,12 +221,31 @@ void compact_one(struct pykv_store *store);
 void compact_stats(struct pykv_store *store, struct pykv_stats *out);
 
 /* ---- room.c ---- */
-/* After a write that failed with PYKV_FULL, without any lock: at the limit of the store, compact. True if
- * space was given back since freed_bytes was `freed`, so that it can be tried again. */
-bool room_make(struct pykv_store *store, uint64_t freed);
-/* The same outside of any call: on a full disk, wait for compaction. *last: false at the first time. Where
- * the answer of these two is false, what pykv_last_error() tells is as before. */
-bool room_wait(struct pykv_store *store, bool *last);
+
+/* Every write is tried again as long as that may find room:
+ *
+ *     store_enter(store)
+ *     struct room room = room_now(store);
+ *     do status = the write, without any lock in the end; while (room_again(store, &status, &room)); */
+struct room {
+    uint64_t freed;             /* freed_bytes before the try */
+    bool last;                  /* it was to be the last */
+};
+static inline struct room room_now(const struct pykv_store *store)
+{
+    return (struct room){ .freed = atomic_load_explicit(&store->shared->freed_bytes, memory_order_relaxed) };
+}
+/* After PYKV_FULL: at the limit of the store compact, on a full disk wait for compaction, outside of the call. False,
+ * with the call ended and what pykv_last_error() tells as before: there is none. */
+bool room_retry(struct pykv_store *store, int *status, struct room *room);
+static inline bool room_again(struct pykv_store *store, int *status, struct room *room)
+{
+    if (__builtin_expect(*status == PYKV_FULL, 0))
+        return room_retry(store, status, room);
+    store_leave(store);
+    return false;
+}
+
 bool reserve_due(struct pykv_store *store);
 void reserve_keep(struct pykv_store *store);    /* make the reserve as large as it should be; takes the writer lock */
 /* (W) While it is lent: whether puts, or deletes, can have no more of the disk. */

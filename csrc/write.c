@@ -486,64 +486,35 @@ static int check_sizes(uint64_t key_size, uint64_t value_size)
 static int write_batch(struct pykv_store *store, struct operation *operations, size_t count, uint64_t sequence,
                        int durability, size_t *failed, uint64_t *deleted, uint64_t *version)
 {
-    uint64_t end = 0, freed;
-    int status;
-    do {
-        freed = atomic_load_explicit(&store->shared->freed_bytes, memory_order_relaxed);
-        if ((status = store_lock(store)) != PYKV_OK)
-            return status;
-        uint64_t next = shared_sequence(store->shared) + 1;
-        if (sequence != 0 && sequence < next)
-            status = PYKV_CONFLICT;
-        else
-            status = write_locked(store, operations, count, sequence != 0 ? sequence : next, failed, deleted, version, &end);
-        store_unlock(store);
-    } while (__builtin_expect(status == PYKV_FULL, 0) && room_make(store, freed));
+    uint64_t end = 0;
+    int status = store_lock(store);
+    if (status != PYKV_OK)
+        return status;
+    uint64_t next = shared_sequence(store->shared) + 1;
+    if (sequence != 0 && sequence < next)
+        status = PYKV_CONFLICT;
+    else
+        status = write_locked(store, operations, count, sequence != 0 ? sequence : next, failed, deleted, version, &end);
+    store_unlock(store);
     if (status == PYKV_OK)
         status = store_settle(store, end, durability);
     return status;
 }
 
-/* A write that waits for room does so outside of any call, and holds the handle meanwhile. */
-struct again { bool last, held; };
-
-static int enter_again(struct pykv_store *store, struct again *again)
-{
-    int status = store_enter(store);
-    if (__builtin_expect(again->held, 0))
-        store_drop(store);
-    again->held = false;
-    return status;
-}
-
-static bool leave_or_wait(struct pykv_store *store, int status, struct again *again)
-{
-    again->held = __builtin_expect(status == PYKV_FULL, 0);
-    if (again->held)
-        atomic_fetch_add(&store->references, 1);
-    store_leave(store);
-    if (!again->held || room_wait(store, &again->last))
-        return again->held;
-    store_drop(store);
-    return false;
-}
-
 static int write_one(struct pykv_store *store, struct operation *operation, int durability, uint64_t *deleted,
                      uint64_t *version)
 {
-    struct again again = { .last = false };
     int status = check_sizes(operation->key_size, operation->value_size);
-    if (status != PYKV_OK)
+    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
         return status;
+    struct room room = room_now(store);
     do {
-        if ((status = enter_again(store, &again)) != PYKV_OK)
-            return status;
         if ((status = check_writable(store)) == PYKV_OK) {
             operation->hash = hash_bytes(&store->hash_key, operation->key, operation->key_size);
             keydir_prefetch(store->keydir, operation->hash);    /* on its way while we lock */
             status = write_batch(store, operation, 1, 0, durability, NULL, deleted, version);
         }
-    } while (leave_or_wait(store, status, &again));
+    } while (room_again(store, &status, &room));
     return status;
 }
 
@@ -709,16 +680,16 @@ static int write_arrays(struct pykv_store *store, struct pykv_snapshot *snapshot
     return status;
 }
 
-static int write_and_wait(struct pykv_store *store, size_t count, const struct arrays *arrays, int durability,
-                          size_t *failed, uint64_t *deleted, uint64_t *version)
+/* Inside a call, which it ends. */
+static int write_and_wait(struct pykv_store *store, struct pykv_snapshot *snapshot, size_t count,
+                          const struct arrays *arrays, int durability, size_t *failed, uint64_t *deleted,
+                          uint64_t *version)
 {
-    struct again again = { .last = false };
+    struct room room = room_now(store);
     int status;
-    do {
-        if ((status = enter_again(store, &again)) != PYKV_OK)
-            return status;
-        status = write_arrays(store, NULL, count, arrays, durability, failed, deleted, version);
-    } while (leave_or_wait(store, status, &again));
+    do
+        status = write_arrays(store, snapshot, count, arrays, durability, failed, deleted, version);
+    while (room_again(store, &status, &room));
     return status;
 }
 
@@ -728,7 +699,9 @@ int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const
 {
     struct arrays arrays = { .ops = ops, .keys = keys, .values = values, .key_sizes = key_sizes,
                              .value_sizes = value_sizes, .numbers = numbers };
-    return write_and_wait(store, count, &arrays, durability, failed, deleted, version);
+    int status = store_enter(store);
+    return status != PYKV_OK ? status
+                             : write_and_wait(store, NULL, count, &arrays, durability, failed, deleted, version);
 }
 
 int pykv_load(struct pykv_store *store, uint64_t version, size_t count, const uint8_t *keys, const uint32_t *key_sizes,
@@ -738,7 +711,8 @@ int pykv_load(struct pykv_store *store, uint64_t version, size_t count, const ui
                              .numbers = expiries, .sequence = version };
     if (version == 0 || version > SEQUENCE_MAX / 2)    /* versions are left for what comes after */
         return error_set(PYKV_INVALID, 0, NULL, 0, "no batch has version %llu", (unsigned long long)version);
-    return write_and_wait(store, count, &arrays, durability, NULL, NULL, NULL);
+    int status = store_enter(store);
+    return status != PYKV_OK ? status : write_and_wait(store, NULL, count, &arrays, durability, NULL, NULL, NULL);
 }
 
 int64_t pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t expect_count, size_t write_count,
@@ -755,9 +729,8 @@ int64_t pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t expect_count
                              .value_sizes = sizes + count * sizeof(uint32_t), .numbers = expiries };
     for (size_t i = 0; i < count; i++)
         arrays.values += size_at(sizes, i);
-    status = write_arrays(store, snapshot, count, &arrays, durability, &failed, NULL, &version);
-    snapshot_release(snapshot);
-    store_leave(store);
+    status = write_and_wait(store, snapshot, count, &arrays, durability, &failed, NULL, &version);
+    pykv_snapshot_close(snapshot);
     return status == PYKV_CONFLICT ? -2000 - (int64_t)failed : status != PYKV_OK ? -1000 + status : (int64_t)version;
 }
 
@@ -796,10 +769,40 @@ static size_t print_integer(int64_t value, uint8_t out[24])
     return size;
 }
 
-/* (W) Read, add, write. */
-static int add(struct pykv_store *store, struct operation *operation, int64_t by, int set_expiry, uint64_t expiry_ms,
-               int64_t *sum, uint64_t *end)
+/* ---- What is read and written anew, under one hold of the lock ---- */
+
+static int rewrite(struct pykv_store *store, const uint8_t *key, size_t key_size, int durability,
+                   int (*step)(struct pykv_store *store, struct operation *operation, void *context, uint64_t *end),
+                   void *context)
 {
+    int status = check_sizes(key_size, 0);
+    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
+        return status;
+    struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size,
+                                   .hash = hash_bytes(&store->hash_key, key, key_size) };
+    struct room room = room_now(store);
+    do {
+        uint64_t end = 0;
+        if ((status = check_writable(store)) == PYKV_OK && (status = store_lock(store)) == PYKV_OK) {
+            status = step(store, &operation, context, &end);
+            store_unlock(store);
+            if (status == PYKV_OK)
+                status = store_settle(store, end, durability);
+        }
+    } while (room_again(store, &status, &room));
+    return status;
+}
+
+struct addition {
+    int64_t by, sum;
+    bool set_expiry;            /* to expiry_ms; else it stays */
+    uint64_t expiry_ms;
+};
+
+/* (W) Read, add, write. */
+static int add(struct pykv_store *store, struct operation *operation, void *context, uint64_t *end)
+{
+    struct addition *addition = context;
     struct log_reader reader;
     struct record record;
     uint8_t text[24];
@@ -810,53 +813,40 @@ static int add(struct pykv_store *store, struct operation *operation, int64_t by
     bool present = status == PYKV_OK && !record_expired(store, &record);
     if (status == PYKV_NOT_FOUND || status == PYKV_OK) {
         status = PYKV_OK;
-        operation->number = set_expiry ? expiry_ms : present && record.flags & RECORD_EXPIRY ? record.expiry : 0;
+        operation->number = addition->set_expiry ? addition->expiry_ms
+                            : present && record.flags & RECORD_EXPIRY ? record.expiry : 0;
         if (present && !parse_integer(record.value, record.value_size, &now))
             status = error_set(PYKV_NOT_A_NUMBER, 0, NULL, 0, "the value is not a decimal integer of 64 bits");
-        else if (__builtin_add_overflow(now, by, sum))
+        else if (__builtin_add_overflow(now, addition->by, &addition->sum))
             status = error_set(PYKV_NOT_A_NUMBER, 0, NULL, 0, "the sum does not fit into 64 bits");
     }
     log_reader_release(&reader);
     if (status != PYKV_OK)
         return status;
     operation->value = text;
-    operation->value_size = (uint32_t)print_integer(*sum, text);
+    operation->value_size = (uint32_t)print_integer(addition->sum, text);
     return store_write_locked(store, operation, 1, NULL, NULL, NULL, end);
 }
 
 int pykv_incr(struct pykv_store *store, const uint8_t *key, size_t key_size, int64_t by, int set_expiry,
               uint64_t expiry_ms, int durability, int64_t *sum)
 {
-    uint64_t end = 0;
-    int64_t result = 0;
-    int status = check_sizes(key_size, 0);
-    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
-        return status;
-    if ((status = check_writable(store)) == PYKV_OK) {
-        struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size,
-                                       .hash = hash_bytes(&store->hash_key, key, key_size) };
-        uint64_t freed;
-        do {
-            freed = atomic_load_explicit(&store->shared->freed_bytes, memory_order_relaxed);
-            if ((status = store_lock(store)) == PYKV_OK) {
-                status = add(store, &operation, by, set_expiry, expiry_ms, &result, &end);
-                store_unlock(store);
-            }
-        } while (status == PYKV_FULL && room_make(store, freed));
-        if (status == PYKV_OK)
-            status = store_settle(store, end, durability);
-    }
+    struct addition addition = { .by = by, .set_expiry = set_expiry != 0, .expiry_ms = expiry_ms };
+    int status = rewrite(store, key, key_size, durability, add, &addition);
     if (status == PYKV_OK)
-        *sum = result;
-    store_leave(store);
+        *sum = addition.sum;
     return status;
 }
 
-/* ---- Another expiry ---- */
+struct new_expiry {
+    uint64_t ms;
+    bool later;                 /* not if that is earlier */
+};
 
 /* (W) Read, and write the same anew. */
-static int expire_locked(struct pykv_store *store, struct operation *operation, bool later, uint64_t *end)
+static int expire_locked(struct pykv_store *store, struct operation *operation, void *context, uint64_t *end)
 {
+    const struct new_expiry *expiry = context;
     struct log_reader reader;
     struct record record;
     log_reader_init(&reader, store->os);
@@ -865,8 +855,9 @@ static int expire_locked(struct pykv_store *store, struct operation *operation, 
     if (status == PYKV_OK && record_expired(store, &record))
         status = PYKV_NOT_FOUND;
     uint64_t before = status == PYKV_OK && record.flags & RECORD_EXPIRY ? record.expiry : 0;
-    bool earlier = before == 0 || (operation->number != 0 && operation->number < before);
-    if (status == PYKV_OK && operation->number != before && !(later && earlier)) {
+    bool earlier = before == 0 || (expiry->ms != 0 && expiry->ms < before);
+    if (status == PYKV_OK && expiry->ms != before && !(expiry->later && earlier)) {
+        operation->number = expiry->ms;
         operation->value = record.value;
         operation->value_size = record.value_size;
         status = store_write_locked(store, operation, 1, NULL, NULL, NULL, end);
@@ -878,24 +869,6 @@ static int expire_locked(struct pykv_store *store, struct operation *operation, 
 int pykv_expire(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t expiry_ms, int later,
                 int durability)
 {
-    uint64_t end = 0;
-    int status = check_sizes(key_size, 0);
-    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
-        return status;
-    if ((status = check_writable(store)) == PYKV_OK) {
-        struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size, .number = expiry_ms,
-                                       .hash = hash_bytes(&store->hash_key, key, key_size) };
-        uint64_t freed;
-        do {
-            freed = atomic_load_explicit(&store->shared->freed_bytes, memory_order_relaxed);
-            if ((status = store_lock(store)) == PYKV_OK) {
-                status = expire_locked(store, &operation, later != 0, &end);
-                store_unlock(store);
-            }
-        } while (status == PYKV_FULL && room_make(store, freed));
-        if (status == PYKV_OK)
-            status = store_settle(store, end, durability);
-    }
-    store_leave(store);
-    return status;
+    struct new_expiry expiry = { .ms = expiry_ms, .later = later != 0 };
+    return rewrite(store, key, key_size, durability, expire_locked, &expiry);
 }

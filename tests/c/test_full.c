@@ -1,5 +1,6 @@
 /* A random history on a disk that is full now and then, or with a limit: a write that is refused has changed
- * nothing, deletes are not refused as long as there is a reserve, and all goes on when there is room. */
+ * nothing, deletes are not refused as long as there is a reserve, and all goes on when there is room. And
+ * each write waits for it. */
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -245,5 +246,91 @@ static void the_reserve_is_made_by_who_needs_it(void)
     end();
 }
 
-TEST_MAIN(CASE(a_disk_that_is_full_now_and_then), CASE(deletes_empty_a_full_disk),
+/* ---- What a full disk makes wait ---- */
+
+static bool waited;
+
+/* Others make room while we wait for it. */
+static void wait_for_others(const struct os *os, const uint32_t *word, uint32_t number, uint32_t timeout_ms)
+{
+    waited = true;
+    sim_set_disk_size(sim, 0);
+    sim_os(sim)->wait(os, word, number, timeout_ms);
+}
+
+/* Helpers that are there, and never get to run: so that one waits for them. */
+static int start_nothing(const struct os *os, void (*run)(void *context), void *context, void **out)
+{
+    (void)os, (void)run;
+    *out = context;
+    return 0;
+}
+
+static void join_nothing(const struct os *os, void *thread) { (void)os, (void)thread; }
+
+/* Each writes more than is left of a segment, and so needs blocks. */
+static uint8_t bytes[60000];
+static uint64_t end_ms;
+
+static int write_put(void) { return pykv_put(store, bytes, sizeof bytes, NULL, 0, 0, DEFAULT, NULL); }
+
+static int write_batch(void)
+{
+    const uint32_t size = sizeof bytes;
+    return pykv_write(store, 1, NULL, bytes, &size, NULL, NULL, NULL, DEFAULT, NULL, NULL, NULL);
+}
+
+static int write_incr(void)
+{
+    int64_t sum = 0;
+    int status = pykv_incr(store, bytes, sizeof bytes, 7, 0, 0, DEFAULT, &sum);
+    CHECK_EQUAL(sum, status == PYKV_OK ? 7 : 0);
+    return status;
+}
+
+static int write_expire(void) { return pykv_expire(store, (const uint8_t *)"big", 3, 0, 0, DEFAULT); }
+static int write_touch(void) { return pykv_expire(store, (const uint8_t *)"big", 3, end_ms + 1, 1, DEFAULT); }
+static int write_clear(void) { return pykv_clear(store, DEFAULT); }
+
+static int write_transaction(void)
+{
+    struct pykv_snapshot *snapshot;
+    const uint8_t ops[] = { PYKV_EXPECT_UNCHANGED, PYKV_PUT };
+    const uint32_t sizes[] = { 3, sizeof bytes - 3, 0 };
+    memcpy(bytes, "big", 3);
+    CHECK_EQUAL(pykv_snapshot_open(store, &snapshot), PYKV_OK);
+    int64_t version = pykv_snapshot_commit(snapshot, 1, 1, ops, bytes, (const uint8_t *)sizes, NULL, DEFAULT);
+    CHECK(pykv_snapshot_closed(snapshot));
+    pykv_snapshot_free(snapshot);
+    return version > 0 ? PYKV_OK : (int)version + 1000;
+}
+
+/* Whatever is written: it waits for room before it is refused. */
+static void all_writes_wait_alike(void)
+{
+    int (*const writes[])(void) = { write_put, write_batch, write_incr, write_expire, write_touch, write_transaction,
+                                    write_clear };
+    for (size_t i = 0; i < sizeof writes / sizeof *writes; i++) {
+        sim = sim_new(i);
+        struct os os = *sim_os(sim);
+        os.wait = wait_for_others;
+        os.thread_start = start_nothing;
+        os.thread_join = join_nothing;
+        options = (struct pykv_options){ .flag = PYKV_FLAG_CREATE, .segment_size = 65536 };
+        CHECK_EQUAL(pykv_open_with(&os, PATH, &options, &store), PYKV_OK);
+        end_ms = os.wall_ms(&os) + 1000000;
+        for (uint32_t key = 0; key < 5000; key++)       /* whose tombstones are more than a segment */
+            CHECK_EQUAL(pykv_put(store, (uint8_t *)&key, sizeof key, NULL, 0, 0, DEFAULT, NULL), PYKV_OK);
+        CHECK_EQUAL(pykv_put(store, (const uint8_t *)"big", 3, bytes, sizeof bytes, end_ms, DEFAULT, NULL), PYKV_OK);
+        waited = false;
+        sim_set_disk_size(sim, 1);
+        CHECK_EQUAL(writes[i](), PYKV_OK);
+        CHECK(waited);
+        CHECK_EQUAL(pykv_close(store), PYKV_OK);
+        pykv_free(store);
+        sim_free(sim);
+    }
+}
+
+TEST_MAIN(CASE(all_writes_wait_alike), CASE(a_disk_that_is_full_now_and_then), CASE(deletes_empty_a_full_disk),
           CASE(the_reserve_is_made_late), CASE(the_reserve_is_made_by_who_needs_it), CASE(a_limit))
