@@ -432,6 +432,22 @@ int store_write_locked(struct pykv_store *store, struct operation *operations, s
     return write_locked(store, operations, count, shared_sequence(store->shared) + 1, failed, deleted, version, end);
 }
 
+/* (W) A MARK where log_prepare() made room for it, and the counter at its sequence. */
+static void put_mark(struct pykv_store *store, uint64_t position, uint64_t mark, uint64_t sequence)
+{
+    struct shared *shared = store->shared;
+    struct log *log = &store->log;
+    struct shared_counters counters = shared_counters(shared);
+    const struct record record = { .flags = RECORD_MARK, .sequence = sequence, .value_size = (uint32_t)mark,
+                                   .size = RECORD_BARE_SIZE };
+    record_encode(log_memory(log, position), &record, record_seed(log->append->seed, position_offset(position)));
+    shared->marked = atomic_load(&shared->durable);
+    log_publish(log, position, RECORD_BARE_SIZE);
+    counters.position = atomic_load(&shared->tail);
+    counters.sequence = sequence;
+    shared_counters_publish(shared, &counters);
+}
+
 int store_mark(struct pykv_store *store)
 {
     struct shared *shared = store->shared;
@@ -447,15 +463,7 @@ int store_mark(struct pykv_store *store)
     if (status == PYKV_FULL) {  /* it can be done without */
         status = PYKV_OK;
     } else if (news && status == PYKV_OK && position == tail) {
-        struct plan plan = { .records = 0 };
-        struct shared_counters counters = shared_counters(shared);
-        status = write_frame(store, NULL, 0, &plan, counters.sequence + 1, mark, position, RECORD_BARE_SIZE);
-        if (status == PYKV_OK) {
-            shared->marked = atomic_load(&shared->durable);
-            log_publish(&store->log, position, RECORD_BARE_SIZE);
-            counters.position = atomic_load(&shared->tail);
-            shared_counters_publish(shared, &counters);
-        }
+        put_mark(store, position, mark, shared_sequence(shared));
     }
     store_unlock(store);
     return status;
@@ -704,6 +712,41 @@ int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const
                              : write_and_wait(store, NULL, count, &arrays, durability, failed, deleted, version);
 }
 
+/* (W) A version of which nothing is left: recovery takes the counter from the MARK. *end stays 0 if one here
+ * would not be true: nothing of the segment is known to be durable. */
+static int pass_version(struct pykv_store *store, uint64_t version, uint64_t *end)
+{
+    const struct plan plan = { .puts = 1, .size = RECORD_BARE_SIZE };
+    uint64_t position, durable;
+    int status = store_refused(store);
+    if (status == PYKV_OK && version <= shared_sequence(store->shared))
+        status = PYKV_CONFLICT;
+    if (status == PYKV_OK)
+        status = prepare(store, &plan, 0, &position);
+    if (status != PYKV_OK)
+        return status;
+    durable = atomic_load(&store->shared->durable);
+    if (position_segment(durable) != position_segment(position))
+        return PYKV_OK;
+    put_mark(store, position, position_offset(durable) / RECORD_ALIGNMENT, version);
+    *end = atomic_load(&store->shared->tail);
+    return PYKV_OK;
+}
+
+static int load_version(struct pykv_store *store, uint64_t version, int durability)
+{
+    uint64_t end = 0;
+    int status = check_writable(store);
+    while (status == PYKV_OK && end == 0) {
+        status = store_sync_to(store, atomic_load(&store->shared->tail));
+        if (status == PYKV_OK && (status = store_lock(store)) == PYKV_OK) {
+            status = pass_version(store, version, &end);
+            store_unlock(store);
+        }
+    }
+    return status == PYKV_OK ? store_settle(store, end, durability) : status;
+}
+
 int pykv_load(struct pykv_store *store, uint64_t version, size_t count, const uint8_t *keys, const uint32_t *key_sizes,
               const uint8_t *values, const uint32_t *value_sizes, const uint64_t *expiries, int durability)
 {
@@ -712,7 +755,13 @@ int pykv_load(struct pykv_store *store, uint64_t version, size_t count, const ui
     if (version == 0 || version > SEQUENCE_MAX / 2)    /* versions are left for what comes after */
         return error_set(PYKV_INVALID, 0, NULL, 0, "no batch has version %llu", (unsigned long long)version);
     int status = store_enter(store);
-    return status != PYKV_OK ? status : write_and_wait(store, NULL, count, &arrays, durability, NULL, NULL, NULL);
+    if (status != PYKV_OK || count != 0)
+        return status != PYKV_OK ? status : write_and_wait(store, NULL, count, &arrays, durability, NULL, NULL, NULL);
+    struct room room = room_now(store);
+    do
+        status = load_version(store, version, durability);
+    while (room_again(store, &status, &room));
+    return status;
 }
 
 int64_t pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t expect_count, size_t write_count,

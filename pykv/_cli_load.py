@@ -3,7 +3,8 @@ _cli_load.py -- the command `load`: JSON lines, as _cli_rows.py describes them, 
 
 A store gives versions in order, and never one that it has given. So they can be kept only where
 nothing was ever written: there the records are sorted by version, and each batch of the store that
-they were dumped from is a batch again. Everything else is written as it comes, with new versions.
+they were dumped from is a batch again; the last of all is the version of that store. Everything
+else is written as it comes, with new versions.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import click
 import pykv
 from pykv._cli_common import Failure, counted, progress, write_json
 from pykv._cli_rows import parse_line
-from pykv._records import Record, batches_of, load_batch, sort
+from pykv._records import Record, batches_of, load_batch, load_version, sort
 
 
 class Loader:
@@ -100,6 +101,8 @@ def load(store: str, file: BinaryIO, records_a_batch: int, durable: bool, as_jso
         else:
             with progress("load", lines.size) as lines.advance:
                 loader.write(records)
+        if fresh and lines.version:
+            load_version(db, lines.version)
         if durable:
             db.sync()
     if as_json:
@@ -130,13 +133,14 @@ class _Lines:
         advance: Called with the bytes of each line.
         size: Bytes of the file, if it tells.
         count: Records so far.
+        version: Of the store, as the file tells; 0: it does not.
     """
 
     def __init__(self, file: BinaryIO, loader: Loader) -> None:
         self.records = self._read(file, loader)
         self.advance: Callable[[int], None] = lambda _size: None
         self.size = _size(file)
-        self.count = 0
+        self.count = self.version = 0
 
     def _read(self, file: BinaryIO, loader: Loader) -> Iterator[Record]:
         for number, line in enumerate(file, 1):
@@ -146,8 +150,11 @@ class _Lines:
                 except Failure as error:
                     before = counted(loader.loaded, "record")
                     raise Failure(f"{error.message}; loaded before it: {before}") from None
-                self.count += 1
-                yield record
+                if isinstance(record, int):
+                    self.version = max(self.version, record)
+                else:
+                    self.count += 1
+                    yield record
             self.advance(len(line))
 
 

@@ -3,7 +3,8 @@ _cli_rows.py -- records as JSON lines, and the command `dump` that writes them (
 
 A record is one line: {"key": "user:1", "value": "Ada", "version": 7}. Where bytes are not UTF-8 the
 field is called key_base64 or value_base64; expires_ms, milliseconds since 1970, is there where the
-key has a time to live. Lines without a version are those of dumps before there were any. A field
+key has a time to live. Lines without a version are those of dumps before there were any. The first
+line, {"version": 9}, is the store's, which is more where its newest records were deleted. A field
 that we do not know is refused: a slip of the pen must not lose what it means.
 """
 
@@ -64,8 +65,8 @@ def line_of(row: Row) -> bytes:
     return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
-def parse_line(line: bytes, number: int) -> Record:
-    """Return the record of a line; a Failure names the line."""
+def parse_line(line: bytes, number: int) -> Record | int:
+    """Return the record of a line, or the version of the store; a Failure names the line."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -74,14 +75,16 @@ def parse_line(line: bytes, number: int) -> Record:
         raise Failure(f"line {number} is not a JSON object")
     if unknown := sorted(row.keys() - FIELDS):
         raise Failure(f"line {number}: there is no field {unknown[0]!r}")
+    version = row.get("version", 0)
+    if type(version) is not int or not 0 <= version <= VERSION_MAX:
+        raise Failure(f"line {number}: version must be a number of up to 48 bits")
+    if row.keys() == {"version"}:
+        return version
     key = _content(row, "key", number)
     value = _content(row, "value", number)
     expires_ms = row.get("expires_ms", 0)
     if type(expires_ms) is not int or not 0 <= expires_ms <= EXPIRY_MAX:
         raise Failure(f"line {number}: expires_ms must be milliseconds since 1970")
-    version = row.get("version", 0)
-    if type(version) is not int or not 0 <= version <= VERSION_MAX:
-        raise Failure(f"line {number}: version must be a number of up to 48 bits")
     return Record(key, value, expires_ms, version)
 
 
@@ -112,11 +115,18 @@ def dump(store: str, file: BinaryIO, prefix: str, is_base64: bool) -> None:
     """
     Write all keys and values as JSON lines, to FILE or standard output, in no order.
 
-    They are those of the instant at which the command began, with versions and times of expiry.
+    They are those of the instant at which the command began, with versions and times of expiry; the
+    first line has the version of the store.
     """
     start = argument_bytes(prefix, is_base64)
-    with pykv.open(store, "r") as db, progress("dump", len(db)) as advance:
-        for lines in _lines(records_of(db, start)):
+    with (
+        pykv.open(store, "r") as db,
+        db.snapshot() as snapshot,
+        progress("dump", len(snapshot)) as advance,
+    ):
+        if snapshot.version:
+            file.write(line_of({"version": snapshot.version}))
+        for lines in _lines(records_of(snapshot, start)):
             file.write(b"".join(lines))
             advance(len(lines))
 

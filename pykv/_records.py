@@ -112,6 +112,22 @@ def load_batch(db: Store, version: int, records: Sequence[Record]) -> bool:
     return bool(status != lib.PYKV_CONFLICT)
 
 
+def load_version(db: Store, version: int) -> bool:
+    """
+    Have *db* give its next batch the version after *version*, as if that had been given.
+
+    Returns:
+        False, with nothing changed, if it has been, or a later one.
+
+    Source: `pykv_load` in csrc/pykv.h.
+    """
+    null, default = ffi.NULL, lib.PYKV_DURABILITY_DEFAULT
+    status = lib.pykv_load(db._handle, version, 0, null, null, null, null, null, default)
+    if status < 0:
+        raise failure(status)
+    return bool(status != lib.PYKV_CONFLICT)
+
+
 def sort(records: Iterable[Record]) -> Iterator[Record]:
     """
     Take in all of *records*, and yield them by version, those of one version as they came.

@@ -334,7 +334,7 @@ def removed_segments(pid: int) -> list[str]:
     """What a process has mapped or open of segments that are no more."""
     proc = Path("/proc") / str(pid)
     names = [line.split(maxsplit=5)[-1] for line in (proc / "maps").read_text().splitlines()]
-    names += [os.readlink(path) for path in (proc / "fd").iterdir()]
+    names += [str(path.readlink()) for path in (proc / "fd").iterdir()]
     return [name for name in names if re.search(r"/segment-\d+ \(deleted\)$", name)]
 
 

@@ -229,7 +229,7 @@ def test_it_keeps_expiries(tmp_path: Path) -> None:
     pykv.repair(tmp_path / "copy", tmp_path / "repaired")
     for name in "db", "copy", "repaired":
         lines = CliRunner().invoke(cli, ["dump", str(tmp_path / name)]).output.splitlines()
-        rows = {row["key"]: row.get("expires_ms") for row in map(json.loads, lines)}
+        rows = {row.get("key"): row.get("expires_ms") for row in map(json.loads, lines)}
         assert rows["forever"] is None
         assert rows["k"] == rows.setdefault("k", None) and rows["k"] > 0
 

@@ -18,7 +18,7 @@ import pytest
 
 import pykv
 from pykv import _records
-from pykv._records import Record, load_batch, records_of, sort
+from pykv._records import Record, load_batch, load_version, records_of, sort
 
 click_testing = pytest.importorskip("click.testing")
 pytest.importorskip("rich")
@@ -40,6 +40,11 @@ def load(path: Path, stdin: bytes | str) -> dict[str, int]:
 def content(path: Path) -> set[Record]:
     with pykv.open(path, "r") as db:
         return set(records_of(db))
+
+
+def version_of(path: Path) -> int:
+    with pykv.open(path, "r") as db:
+        return db.stats().version
 
 
 def line(key: str, **fields: object) -> str:
@@ -66,7 +71,7 @@ def source(path: Path) -> Path:
 
 def test_round_trip(source: Path, tmp_path: Path) -> None:
     """A new store has all of it as it was, version and expiry; so has the copy of the copy."""
-    expected = content(source)
+    expected, version = content(source), version_of(source)
     for name in ("one", "two"):
         dumped = run("dump", source, tmp_path / "dump").exit_code
         assert dumped == 0
@@ -74,16 +79,15 @@ def test_round_trip(source: Path, tmp_path: Path) -> None:
         assert counts == {"loaded": len(expected), "versions_kept": len(expected), "expired": 0}
         source = tmp_path / name
         assert content(source) == expected
+        assert version_of(source) == version
     with pykv.open(source) as db:
-        newest = max(record.version for record in expected)
-        assert db.stats().version == newest
         db[b"next"] = b""
-        assert db.get_with_version(b"next") == (b"", newest + 1)
+        assert db.get_with_version(b"next") == (b"", version + 1)
 
 
 def test_what_was_loaded_is_a_store_like_any_other(source: Path, tmp_path: Path) -> None:
     """It is compacted, recovered from its segments, written to; versions stay and go on."""
-    expected = content(source)
+    expected, newest = content(source), version_of(source)
     copy = tmp_path / "copy.kv"
     load(copy, run("dump", source).stdout_bytes)
     with pykv.open(copy) as db:
@@ -94,7 +98,6 @@ def test_what_was_loaded_is_a_store_like_any_other(source: Path, tmp_path: Path)
             file.unlink()
     with pykv.open(copy) as db:
         assert set(records_of(db)) == expected
-        newest = max(record.version for record in expected)
         assert db.stats().version == newest
         with db.snapshot() as before, db.transaction() as transaction:
             transaction[b"empty"] = b"full"
@@ -119,6 +122,30 @@ def test_batches_are_batches_again(path: Path, tmp_path: Path) -> None:
     with pykv.open(tmp_path / "copy.kv", "r") as db:
         assert {record.version for record in records_of(db)} == {1, 2}
         assert db.stats().version == 2
+
+
+@pytest.mark.parametrize("lost", ["nothing", "keydir", "all but segments"])
+def test_versions_of_what_was_deleted_are_not_given_again(
+    path: Path, tmp_path: Path, lost: str
+) -> None:
+    """The dump tells the version of the store, also where nothing else is left."""
+    with pykv.open(path) as db:
+        for _ in range(3):
+            db[b"k"] = b"v"
+            del db[b"k"]
+    lines = run("dump", path).stdout_bytes
+    assert [json.loads(each) for each in lines.splitlines()] == [{"version": 6}]
+    copy = tmp_path / "copy.kv"
+    for _ in range(2):  # again: it is no new store any more
+        assert load(copy, lines) == {"loaded": 0, "versions_kept": 0, "expired": 0}
+        for file in copy.iterdir() if lost != "nothing" else ():
+            if file.name == "keydir" or (lost != "keydir" and not file.name.startswith("segment-")):
+                file.unlink()
+        assert version_of(copy) == 6
+    with pykv.open(copy) as db:
+        assert db.verify().ok
+        db[b"k"] = b"w"
+        assert db.get_with_version(b"k") == (b"w", 7)
 
 
 def test_a_store_that_was_written_to_gives_new_versions(source: Path, tmp_path: Path) -> None:
@@ -168,6 +195,7 @@ def test_versions_that_are_taken(path: Path) -> None:
             with pytest.raises(pykv.InvalidError, match="version"):
                 load_batch(db, version, [Record(b"c", b"2", 0, 0)])
         assert load_batch(db, (1 << 47) - 1, [Record(b"b", b"2", 0, 0)])
+        assert not load_version(db, 1 << 46)
         db[b"c"] = b"next"
         assert db.get_with_version(b"c") == (b"next", 1 << 47)
         assert db.verify().ok
@@ -205,7 +233,8 @@ def test_expired_records(path: Path, tmp_path: Path) -> None:
     lines = line("over", version=1, expires_ms=now_ms - 1) + line("stays", version=1)
     lines += line("later", version=2, expires_ms=now_ms + 600_000)
     assert load(path, lines) == {"loaded": 2, "versions_kept": 2, "expired": 1}
-    dumped = [json.loads(each) for each in run("dump", path).stdout_bytes.splitlines()]
+    version, *dumped = [json.loads(each) for each in run("dump", path).stdout_bytes.splitlines()]
+    assert version == {"version": 2}
     assert sorted((row["key"], row.get("expires_ms")) for row in dumped) == [
         ("later", now_ms + 600_000),
         ("stays", None),
