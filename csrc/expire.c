@@ -84,7 +84,7 @@ static struct segment_entry *choose(struct pykv_store *store)
     return chosen;
 }
 
-bool expire_due(struct pykv_store *store) { return choose(store) != NULL; }
+bool expire_due(struct pykv_store *store) { return !atomic_load(&store->loading) && choose(store) != NULL; }
 
 /* ---- Removing ---- */
 

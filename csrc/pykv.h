@@ -255,7 +255,8 @@ int pykv_write(struct pykv_store *store, size_t count, const uint8_t *ops, const
 
 /* Put what another store had, as one batch, with the version that it had there. PYKV_CONFLICT, with nothing
  * written: the store has that version already, or a later one. The next batch gets the version after it. `count`
- * may be 0: of that version nothing is left. */
+ * may be 0: of that version nothing is left. From the first call on the handle's helpers remove nothing
+ * that has expired, since that takes a version: others do, and the next one to open the store. */
 int pykv_load(struct pykv_store *store, uint64_t version, size_t count, const uint8_t *keys,
               const uint32_t *key_sizes, const uint8_t *values, const uint32_t *value_sizes,
               const uint64_t *expiries, int durability);

@@ -55,6 +55,7 @@ struct pykv_store {
     uint64_t slice_ns;              /* the keeper's: when compaction last paused */
     _Atomic uint64_t kept_ns;       /* where there is no keeper: when a writer last did its round */
     _Atomic bool idle;              /* nobody has written for a while */
+    _Atomic bool loading;           /* pykv_load() was called: what expires stays, lest it take a version */
     _Atomic uint64_t looked_until;  /* up to here in the log a writer of ours need not look for what is due */
     _Atomic uint64_t told_at;       /* where in the log we last told how much there is */
     _Atomic uint64_t held_at;       /* where in the log a writer of ours last asked whether to wait */

@@ -755,6 +755,8 @@ int pykv_load(struct pykv_store *store, uint64_t version, size_t count, const ui
     if (version == 0 || version > SEQUENCE_MAX / 2)    /* versions are left for what comes after */
         return error_set(PYKV_INVALID, 0, NULL, 0, "no batch has version %llu", (unsigned long long)version);
     int status = store_enter(store);
+    if (status == PYKV_OK)
+        atomic_store(&store->loading, true);
     if (status != PYKV_OK || count != 0)
         return status != PYKV_OK ? status : write_and_wait(store, NULL, count, &arrays, durability, NULL, NULL, NULL);
     struct room room = room_now(store);

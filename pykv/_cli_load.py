@@ -60,7 +60,7 @@ class Loader:
         if not lasting:
             return
         if not load_batch(self._db, version, lasting):
-            load_batch(self._db, 0, lasting)  # somebody wrote, or a record has just expired
+            load_batch(self._db, 0, lasting)  # somebody wrote
         elif version:
             self.kept += len(lasting)
         self.loaded += len(lasting)

@@ -734,7 +734,28 @@ static void who_died_at_work_is_replaced(void)
     close_store();
 }
 
-TEST_MAIN(CASE(exact_to_the_millisecond), CASE(setting_the_time), CASE(values_stay), CASE(refusals),
+/* Versions that are loaded follow each other: the removal of what expires meanwhile would take one of them. */
+static void not_while_another_store_is_loaded(void)
+{
+    const uint32_t key_size = 1, value_size = 0;
+    start(PYKV_IO_MMAP, 65536);
+    for (uint64_t version = 1; version <= 9; version++) {
+        uint64_t expiry = version < 9 ? now_ms() + 1000 : 0;
+        uint8_t key = (uint8_t)version;
+        CHECK_EQUAL(pykv_load(store, version, 1, &key, &key_size, NULL, &value_size, &expiry, DEFAULT), PYKV_OK);
+        sim_advance_ms(sim, 10000);
+    }
+    CHECK_EQUAL(key_count(), 9);
+    close_store();
+    open_store();
+    for (uint8_t key = 0; key_count() > 2; key++) {     /* the ninth, and what we write */
+        put_sized("w", &key, 1, 0);
+        sim_advance_ms(sim, 10000);
+    }
+    end();
+}
+
+TEST_MAIN(CASE(not_while_another_store_is_loaded), CASE(exact_to_the_millisecond), CASE(setting_the_time), CASE(values_stay), CASE(refusals),
           CASE(expired_keys_leave_the_count), CASE(a_quarter_at_most), CASE(a_record_written_during_a_walk),
           CASE(only_the_very_record_is_removed), CASE(a_walk_that_is_cut_short), CASE(a_full_disk_is_tried_again),
           CASE(long_keys), CASE(the_clock_goes_forward), CASE(the_clock_goes_back), CASE(a_snapshot_keeps_what_it_has),

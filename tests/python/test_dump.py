@@ -185,7 +185,7 @@ def test_a_mixture(path: Path) -> None:
 
 
 def test_versions_that_are_taken(path: Path) -> None:
-    """Where somebody writes meanwhile, or a record expires and is removed, the next version is given."""
+    """Where somebody writes meanwhile the next version is given."""
     with pykv.open(path) as db:
         assert load_batch(db, 10, [Record(b"a", b"1", 0, 10)])
         assert not load_batch(db, 10, [Record(b"a", b"2", 0, 10)])
