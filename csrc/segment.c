@@ -67,7 +67,8 @@ void log_drop(struct log *log)
 {
     log_detach(log);
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
-        segment_release(atomic_exchange(&log->segments[i], NULL));
+        if (atomic_load(&log->segments[i]) != NULL)
+            segment_release(atomic_exchange(&log->segments[i], NULL));
     release_all(log->retired);
     release_all(log->leaving);
     log->retired = log->leaving = NULL;

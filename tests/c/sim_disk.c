@@ -38,7 +38,7 @@ static void *grow_array(void *array, size_t count, size_t *capacity, size_t elem
 
 /* ---- Images ---- */
 
-struct image_file *image_find(struct image *image, const char *name)
+struct image_file *image_find(const struct image *image, const char *name)
 {
     for (size_t i = 0; i < image->count; i++) {
         if (strcmp(image->files[i].name, name) == 0)
@@ -105,17 +105,23 @@ void image_release(struct image *image)
     *image = (struct image){ 0 };
 }
 
+static uint64_t hash_lane(uint64_t lane, uint64_t word)
+{
+    lane = (lane ^ word) * UINT64_C(0x9FB21C651E98DF25);
+    return lane ^ lane >> 32;
+}
+
 static uint64_t hash_memory(uint64_t hash, const void *bytes, size_t size)
 {
     const uint8_t *p = bytes;
     uint64_t lanes[4] = { hash, ~hash, hash << 1 | 1, size };
     for (; size >= 32; p += 32, size -= 32) {
-        for (size_t i = 0; i < 4; i++) {
-            uint64_t word;
-            memcpy(&word, p + i * 8, sizeof word);
-            lanes[i] = (lanes[i] ^ word) * UINT64_C(0x9FB21C651E98DF25);
-            lanes[i] ^= lanes[i] >> 32;
-        }
+        uint64_t words[4];
+        memcpy(words, p, sizeof words);
+        lanes[0] = hash_lane(lanes[0], words[0]);
+        lanes[1] = hash_lane(lanes[1], words[1]);
+        lanes[2] = hash_lane(lanes[2], words[2]);
+        lanes[3] = hash_lane(lanes[3], words[3]);
     }
     uint8_t tail[32] = { 0 };
     if (size > 0)
@@ -140,6 +146,17 @@ uint64_t image_hash(const struct image *image, bool shared)
         sum += hash_memory(hash, file->bytes, file->size);
     }
     return sum;
+}
+
+bool image_equal(const struct image *image, const struct image *other)
+{
+    bool equal = image->count == other->count;
+    for (size_t i = 0; i < image->count && equal; i++) {
+        const struct image_file *file = &image->files[i], *same = image_find(other, file->name);
+        equal = same != NULL && same->size == file->size &&
+                (file->size == 0 || memcmp(same->bytes, file->bytes, file->size) == 0);
+    }
+    return equal;
 }
 
 void image_write(const struct image *image, const char *path)

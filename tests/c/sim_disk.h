@@ -39,7 +39,7 @@ struct image {
 };
 
 /* The file of that name, or NULL. */
-struct image_file *image_find(struct image *image, const char *name);
+struct image_file *image_find(const struct image *image, const char *name);
 /* Add an empty file; its bytes have room for `size` and hold zeros. */
 struct image_file *image_add(struct image *image, const char *name, uint64_t inode, uint32_t mode,
                              uint64_t size);
@@ -50,6 +50,8 @@ void image_clear(struct image *image);      /* no files; memory is kept */
 void image_release(struct image *image);
 /* A hash of all names, sizes and bytes, whatever the order; shared files count only if `shared`. */
 uint64_t image_hash(const struct image *image, bool shared);
+/* The same names, sizes and bytes, whatever the order. */
+bool image_equal(const struct image *image, const struct image *other);
 
 /* Write the files to a real directory, which is made; one that is there stays as it is. */
 void image_write(const struct image *image, const char *path);

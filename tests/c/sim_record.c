@@ -50,15 +50,14 @@ void sim_note_bytes(struct sim *sim, enum effect_kind kind, struct sim_file *fil
 /* Record the runs of 8-byte words in which the file and its shadow differ. */
 static void compare_file(struct sim *sim, struct sim_file *file)
 {
+    static const uint8_t zeros[SIM_PAGE_SIZE];      /* what no shadow is there for was */
     const uint8_t *now = file->area->memory;
     for (uint64_t page = 0; page < file->size; page += SIM_PAGE_SIZE) {
         uint64_t end = page + SIM_PAGE_SIZE < file->size ? page + SIM_PAGE_SIZE : file->size;
         uint64_t known = file->shadow_size < page ? 0
                          : file->shadow_size < end ? file->shadow_size - page : end - page;
-        bool same = (known == 0 || memcmp(now + page, file->shadow + page, known) == 0);
-        for (uint64_t i = page + known; same && i < end; i++)
-            same = now[i] == 0;
-        if (same)
+        if ((known == 0 || memcmp(now + page, file->shadow + page, known) == 0) &&
+            memcmp(now + page + known, zeros, end - page - known) == 0)
             continue;
         for (uint64_t at = page; at < end; at += 8) {
             uint64_t size = end - at < 8 ? end - at : 8;

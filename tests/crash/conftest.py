@@ -41,19 +41,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 class Programs:
     """The programs of one set of flags, each built when it is first run."""
 
-    def __init__(self, sanitize: str, module: Any = c_tests) -> None:
-        self.builder = module.Builder(sanitize)
+    def __init__(self, sanitize: str) -> None:
+        self.builder = c_tests.Builder(sanitize)
         self.builder.headers = sorted([*self.builder.headers, *HERE.glob("*.h")])
         if shutil.which(self.builder.compiler[0]) is None:
             pytest.skip(f"no C compiler: {self.builder.compiler[0]}")
 
-    def build(self, name: str) -> Path:
+    def build(self, name: str, changed: Path | None = None) -> Path:
+        """The program; with *changed*, a source of the engine, that in the place of its namesake."""
         builder = self.builder
         sources = [path for path in HERE.glob("*.c") if path.stem not in PROGRAMS]
         objects = [builder.compile(path) for path in sorted([HERE / f"{name}.c", *sources])]
-        archives = builder.build_archives()
+        folder = builder.folder / "crash"
+        if changed is not None:
+            folder = changed.parent
+            command = [*builder.compiler, *builder.flags, "-c", str(changed), "-o", "@"]
+            objects.append(builder.make(changed.with_suffix(".o"), command, [changed]))
+        archives = builder.build_archives()  # what an object defines is not taken from them
         command = [*builder.compiler, *builder.flags, *map(str, [*objects, *archives]), "-o", "@"]
-        return builder.make(builder.folder / "crash" / name, command, [*objects, *archives])
+        return builder.make(folder / name, command, [*objects, *archives])
 
     def run(self, name: str, *arguments: object, seconds: float = 900) -> str:
         """What the program prints; its violations, if any, fail the test."""
@@ -85,20 +91,15 @@ def sanitized() -> Programs:
 
 
 @pytest.fixture
-def mutated(tmp_path: Path) -> Callable[[str, str, str], Programs]:
-    """Programs linked with a copy of the engine in which one place of one file is another."""
+def mutated(plain: Programs, tmp_path: Path) -> Callable[[str, str, str, str], Path]:
+    """A program linked with an engine in which one place of one file is another."""
 
-    def make(file: str, pattern: str, replacement: str) -> Programs:
-        copy = tmp_path / "csrc"
-        shutil.copytree(HERE.parents[1] / "csrc", copy)
-        source = copy / file
+    def make(name: str, file: str, pattern: str, replacement: str) -> Path:
+        source = HERE.parents[1] / "csrc" / file
         text, count = re.subn(pattern, replacement, source.read_text())
         assert count == 1, f"the place is there {count} times in {file}"
-        source.write_text(text)
-        module = load_builder()
-        module.ENGINE = copy
-        programs = Programs("none", module)
-        programs.builder.folder = tmp_path / "build"
-        return programs
+        changed = tmp_path / file
+        changed.write_text(text)
+        return plain.build(name, changed)
 
     return make

@@ -231,7 +231,7 @@ static bool do_damage(struct damager *d, const struct stage *stage, const struct
     touch(d, &stage->image, places, damage->file, from, end);
     d->touched_from = from;
     d->touched_end = end;
-    return image_hash(&d->image, true) != image_hash(&stage->image, true);
+    return !image_equal(&d->image, &stage->image);
 }
 
 /* ---- Judging ---- */
