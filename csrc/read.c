@@ -269,20 +269,20 @@ struct pykv_pin {
     uint8_t *copy;
 };
 
-static int view_take(struct pykv_store *store, const struct record *record, struct segment *segment,
+/* Of what a lazy reader has found. */
+static int view_take(struct pykv_store *store, const struct record *record, struct log_reader *reader,
                      struct pykv_pin *pin, const uint8_t **value)
 {
     pin->os = store->os;
-    if (store->log.pread) {
-        pin->copy = store->os->alloc(store->os, (size_t)record->value_size + 1);
-        if (pin->copy == NULL)
-            return error_no_memory(record->value_size);
-        memcpy(pin->copy, record->value, record->value_size);
+    if (store->log.pread && (pin->copy = store->os->alloc(store->os, (size_t)record->value_size + 1)) == NULL)
+        return error_no_memory(record->value_size);
+    int status = log_read_value(&store->log, reader, record, 0, record->value_size, pin->copy);
+    if (status != PYKV_OK || store->log.pread) {
         *value = pin->copy;
-        return PYKV_OK;
+        return status;
     }
-    atomic_fetch_add(&segment->references, 1);
-    pin->segment = segment;
+    atomic_fetch_add(&reader->segment->references, 1);
+    pin->segment = reader->segment;
     *value = record->value;
     return PYKV_OK;
 }
@@ -296,15 +296,16 @@ static int view_at(struct pykv_store *store, const struct pykv_snapshot *snapsho
     if (status != PYKV_OK || (status = enter(store, snapshot)) != PYKV_OK)
         return status;
     log_reader_init(&reader, store->os);
+    reader.lazy = true;
     status = find_live(store, snapshot, hash_bytes(&store->hash_key, key, key_size), key, key_size, &reader, &record);
     if (status == PYKV_OK) {
         struct pykv_pin *pin = store->os->alloc(store->os, sizeof *pin);
-        status = pin == NULL ? error_no_memory(sizeof *pin) : view_take(store, &record, reader.segment, pin, value);
+        status = pin == NULL ? error_no_memory(sizeof *pin) : view_take(store, &record, &reader, pin, value);
         if (status == PYKV_OK) {
             *value_size = record.value_size;
             *out = pin;
         } else {
-            store->os->release(store->os, pin);
+            pykv_view_release(pin);
         }
     }
     log_reader_release(&reader);

@@ -650,3 +650,35 @@ def test_a_value_larger_than_memory(path: Path, mode: str) -> None:
     arguments = [sys.executable, "-c", LARGER_THAN_MEMORY, str(path), mode]
     result = subprocess.run(arguments, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "and not otherwise\n"), result.stderr
+
+
+HELD_ONCE = """
+import resource, sys
+import pykv
+
+def data_size():
+    with open("/proc/self/status") as status:
+        return int(dict(line.split(":", 1) for line in status)["VmData"].split()[0]) << 10
+
+path, mode = sys.argv[1:]
+with pykv.open(path, io=mode) as db:
+    with db.open_value(b"k", "wb") as file:
+        for n in range(48):
+            file.write(b"%8d" % n * (1 << 17))
+    resource.setrlimit(resource.RLIMIT_DATA, (data_size() + (64 << 20),) * 2)
+    for read in (db.__getitem__, db.view, db.snapshot().view):
+        value = read(b"k")
+        assert len(value) == 48 << 20
+        assert value[-9:] == b"7      47"
+        del value
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is told by Linux")
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizer's counts too")
+@pytest.mark.parametrize("mode", ["mmap", "pread"])
+def test_a_value_is_held_once(path: Path, mode: str) -> None:
+    """A process with 64 MiB to go reads a value of 48 MiB."""
+    arguments = [sys.executable, "-c", HELD_ONCE, str(path), mode]
+    result = subprocess.run(arguments, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
