@@ -62,6 +62,12 @@ class Programs:
         return builder.make(folder / name, command, [*objects, *archives])
 
     def run(self, name: str, *arguments: object, seconds: float = 900) -> str:
+        """What the program prints, which the test shows."""
+        output = self.output(name, *arguments, seconds=seconds)
+        print(output)
+        return output
+
+    def output(self, name: str, *arguments: object, seconds: float = 900) -> str:
         """What the program prints; its violations, if any, fail the test."""
         done = subprocess.run(
             [self.build(name), *map(str, arguments)],
@@ -72,7 +78,6 @@ class Programs:
             errors="replace",
             timeout=seconds,
         )
-        print(done.stdout)
         if done.returncode != 0:
             pytest.fail(f"{name}: exit status {done.returncode}\n{done.stdout}", pytrace=False)
         return done.stdout

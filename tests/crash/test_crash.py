@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,6 +15,30 @@ def figure(output: str, what: str) -> int:
     match = re.search(rf"(\d+) {re.escape(what)}", output.splitlines()[-1])
     assert match is not None, f"no figure '{what}' in: {output}"
     return int(match[1])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def beside(
+    request: pytest.FixtureRequest, plain: Any, sanitized: Any
+) -> Iterator[dict[str, Future[str]]]:
+    """What takes longest, one behind the other, while the tests before those that it is for run."""
+    runs = {
+        "test_damage_everywhere": (plain, "damage"),
+        "test_failing_calls_under_sanitizers": (
+            sanitized, "faults", "--stride", "101", "--seed", "100"
+        ),
+    }  # fmt: skip
+    selected = {item.name for item in request.session.items}
+    for programs in plain, sanitized:
+        for name in "crash", "faults", "damage":
+            programs.build(name)  # now: two at a time would build the same
+    with ThreadPoolExecutor(1) as pool:
+        yield {
+            test: pool.submit(programs.output, *arguments)
+            for test, (programs, *arguments) in runs.items()
+            if test in selected
+        }
+        pool.shutdown(cancel_futures=True)
 
 
 def test_power_cuts_and_kills(plain: Any, pytestconfig: pytest.Config) -> None:
@@ -46,11 +72,6 @@ def test_a_sync_that_fails_during_recovery(plain: Any) -> None:
     assert figure(output, "violations") == 0
 
 
-def test_failing_calls_under_sanitizers(sanitized: Any) -> None:
-    """The same for each 101st call of other scripts, with every access to memory checked."""
-    sanitized.run("faults", "--stride", 101, "--seed", 100)
-
-
 def test_times_to_live(plain: Any) -> None:
     """
     What expires does so once, whatever comes between: cuts, kills, each 97th call failing, damage in
@@ -76,12 +97,18 @@ def test_backups(plain: Any) -> None:
     assert figure(output, "violations") == 0
 
 
-def test_damage_everywhere(plain: Any) -> None:
+def test_damage_under_sanitizers(sanitized: Any) -> None:
+    """As below for each 29th byte of another store, with every access to memory checked."""
+    sanitized.run("damage", "--stride", 29, "--seed", 9)
+
+
+def test_damage_everywhere(beside: dict[str, Future[str]]) -> None:
     """No change to any file is a crash, a hang, a wrong value or a silent loss."""
-    output = plain.run("damage")
+    output = beside["test_damage_everywhere"].result()
+    print(output)
     assert figure(output, "trials") >= 20_000
 
 
-def test_damage_under_sanitizers(sanitized: Any) -> None:
-    """The same for each 29th byte of another store, with every access to memory checked."""
-    sanitized.run("damage", "--stride", 29, "--seed", 9)
+def test_failing_calls_under_sanitizers(beside: dict[str, Future[str]]) -> None:
+    """As test_failing_calls for each 101st call of other scripts, with every access to memory checked."""
+    print(beside["test_failing_calls_under_sanitizers"].result())
