@@ -101,7 +101,7 @@ static int remove_some(struct expiry *expiry, size_t first, size_t count)
     for (size_t i = first; i < first + count; i++)
         if (keydir_holds(store->keydir, expiry->victims[i].hash, location_short(expiry->locations[i])))
             operations[kept++] = expiry->victims[i];
-    status = store_write_locked(store, operations, kept, NULL, NULL, NULL, &end);
+    status = store_write_locked(store, operations, kept, PYKV_DURABILITY_PROCESS, &end);
     store_unlock(store);
     maintain_ahead(store);
     return status;

@@ -309,8 +309,6 @@ int log_prepare(struct log *log, enum log_need use, uint64_t size, uint64_t last
 
 void log_publish(struct log *log, uint64_t position, uint64_t size)
 {
-    if (size <= LOG_DIRECT_SIZE)
-        log->os->stored(log->os, log->append->fd, position_offset(position), log_memory(log, position), (size_t)size);
     uint64_t tail = position + size / RECORD_ALIGNMENT;
     uint64_t written = atomic_load_explicit(&log->shared->written_bytes, memory_order_relaxed);
     atomic_store_explicit(&log->shared->written_bytes, written + size, memory_order_relaxed);

@@ -11,7 +11,7 @@
 #include "sums.h"
 
 #define LOG_SEAL_ROOM RECORD_BARE_SIZE          /* kept free behind every frame */
-#define LOG_DIRECT_SIZE (UINT64_C(1) << 20)     /* longer frames are written, not copied to the map */
+#define LOG_DIRECT_SIZE (UINT64_C(1) << 20)     /* longer frames are always written, not copied to the map */
 #define LOG_CAPACITY_MAX (UINT64_C(1) << 34)
 #define LOG_RECORD_OFFSET_MAX ((UINT64_C(1) << 32) - RECORD_ALIGNMENT)  /* what a location can say */
 
@@ -126,7 +126,7 @@ enum log_need {
     LOG_NO_BLOCKS,              /* of what is reserved for the active segment: else PYKV_FULL with ENOSPC */
 };
 int log_prepare(struct log *log, enum log_need need, uint64_t size, uint64_t last, uint64_t *position);
-/* (W) Where to write a frame of at most LOG_DIRECT_SIZE that was prepared at `position`. */
+/* (W) Where a frame of at most LOG_DIRECT_SIZE that was prepared at `position` is in memory. */
 static inline uint8_t *log_memory(const struct log *log, uint64_t position)
 {
     return log->append_base + position_offset(position);

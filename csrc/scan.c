@@ -308,7 +308,7 @@ static int clear(struct pykv_store *store, int durability)
     status = keys.operations == NULL ? error_no_memory(keys.count_max * sizeof *keys.operations)
                                      : collect_keys(store, &keys);
     if (status == PYKV_OK)
-        status = store_write_locked(store, keys.operations, keys.count, NULL, NULL, NULL, &end);
+        status = store_write_locked(store, keys.operations, keys.count, durability, &end);
     store_unlock(store);
     store->os->release(store->os, keys.operations);
     store->os->release(store->os, keys.bytes);

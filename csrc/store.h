@@ -148,9 +148,12 @@ struct operation {
 int store_lock(struct pykv_store *store);       /* the writer lock; repairs if its owner died */
 void store_unlock(struct pykv_store *store);
 /* Apply operations as one batch; the caller holds the writer lock. *end is the log position up to
- * which a sync makes it durable, 0 if nothing was written. */
-int store_write_locked(struct pykv_store *store, struct operation *operations, size_t count,
-                       size_t *failed, uint64_t *deleted, uint64_t *version, uint64_t *end);
+ * which a sync makes it durable, 0 if nothing was written: that is store_settle()'s work, with the same
+ * durability. */
+int store_write_locked(struct pykv_store *store, struct operation *operations, size_t count, int durability,
+                       uint64_t *end);
+/* Whether a write with that durability waits for the disk. */
+bool store_commits(const struct pykv_store *store, int durability);
 /* Wait until what ends at `end` is as durable as asked. */
 int store_settle(struct pykv_store *store, uint64_t end, int durability);
 

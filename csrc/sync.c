@@ -108,12 +108,15 @@ int store_sync_sealed(struct pykv_store *store)
     return status;
 }
 
+bool store_commits(const struct pykv_store *store, int durability)
+{
+    return (durability == PYKV_DURABILITY_DEFAULT ? store->options.durability : durability) == PYKV_DURABILITY_COMMIT;
+}
+
 int store_settle(struct pykv_store *store, uint64_t end, int durability)
 {
-    if (durability == PYKV_DURABILITY_DEFAULT)
-        durability = store->options.durability;
     maintain_nudge(store);
-    return durability == PYKV_DURABILITY_COMMIT && end != 0 ? store_sync_to(store, end) : PYKV_OK;
+    return end != 0 && store_commits(store, durability) ? store_sync_to(store, end) : PYKV_OK;
 }
 
 int pykv_sync(struct pykv_store *store)

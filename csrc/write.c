@@ -207,6 +207,7 @@ struct plan {
     uint64_t size;              /* bytes of the frame */
     uint64_t last;              /* where its last record begins */
     uint64_t deleted;
+    bool durable;               /* a sync will follow at once */
 };
 
 static int plan_operation(struct pykv_store *store, struct operation *operation, struct begun *begun,
@@ -284,20 +285,24 @@ static struct record record_of(const struct operation *operation, uint64_t seque
     };
 }
 
-/* Write MARK (if due), FRAME (if there is more than one record) and the records from `position` on. */
+/* Write MARK (if due), FRAME (if there is more than one record) and the records from `position` on. What a sync is
+ * about to follow is not stored in the mapping: that would make a whole folio of the page cache dirty, up to 1 MiB,
+ * and the sync would write it all; file_write() dirties only the blocks that it touches. */
 static int write_frame(struct pykv_store *store, const struct operation *operations, size_t count,
                        const struct plan *plan, uint64_t sequence, uint64_t mark, uint64_t position, uint64_t total)
 {
     struct log *log = &store->log;
-    bool direct = total > LOG_DIRECT_SIZE, member = plan->records > 1;
+    bool direct = plan->durable || total > LOG_DIRECT_SIZE, member = plan->records > 1;
+    size_t size = (size_t)(total < LOG_DIRECT_SIZE ? total : LOG_DIRECT_SIZE);
+    uint8_t small[2048];
     struct stage stage = { .log = log, .fd = log->append->fd, .id = log->append->id, .seed = log->append->seed,
                            .offset = position_offset(position) };
     struct record record;
     int status = PYKV_OK;
 
-    stage.bytes = direct ? store->os->alloc(store->os, LOG_DIRECT_SIZE) : log_memory(log, position);
+    stage.bytes = !direct ? log_memory(log, position) : size <= sizeof small ? small : store->os->alloc(store->os, size);
     if (stage.bytes == NULL)
-        return error_no_memory(LOG_DIRECT_SIZE);
+        return error_no_memory(size);
     if (mark != 0) {
         record = (struct record){ .flags = RECORD_MARK, .sequence = sequence - 1, .value_size = (uint32_t)mark,
                                   .size = RECORD_BARE_SIZE };
@@ -315,11 +320,12 @@ static int write_frame(struct pykv_store *store, const struct operation *operati
         record = record_of(&operations[i], sequence, member);
         status = stage_record(&stage, &record);
     }
-    if (direct) {
-        if (status == PYKV_OK)
-            status = stage_flush(&stage);
+    if (!direct)
+        store->os->stored(store->os, stage.fd, stage.offset, stage.bytes, size);
+    else if (status == PYKV_OK)
+        status = stage_flush(&stage);
+    if (direct && stage.bytes != small)
         store->os->release(store->os, stage.bytes);
-    }
     return status;
 }
 
@@ -388,10 +394,10 @@ static int prepare(struct pykv_store *store, const struct plan *plan, uint64_t m
 
 /* `sequence` is the version that the batch gets, greater than all before. */
 static int write_locked(struct pykv_store *store, struct operation *operations, size_t count, uint64_t sequence,
-                        size_t *failed, uint64_t *deleted, uint64_t *version, uint64_t *end)
+                        int durability, size_t *failed, uint64_t *deleted, uint64_t *version, uint64_t *end)
 {
     struct shared *shared = store->shared;
-    struct plan plan = { .records = 0 };
+    struct plan plan = { .durable = store_commits(store, durability) };
     uint64_t position = atomic_load(&shared->tail);
     *end = 0;
     int status = store_refused(store);
@@ -426,26 +432,34 @@ static int write_locked(struct pykv_store *store, struct operation *operations, 
     return publish(store, operations, count, &plan, sequence, position_offset(position) + mark_size, *end);
 }
 
-int store_write_locked(struct pykv_store *store, struct operation *operations, size_t count, size_t *failed,
-                       uint64_t *deleted, uint64_t *version, uint64_t *end)
+int store_write_locked(struct pykv_store *store, struct operation *operations, size_t count, int durability,
+                       uint64_t *end)
 {
-    return write_locked(store, operations, count, shared_sequence(store->shared) + 1, failed, deleted, version, end);
+    return write_locked(store, operations, count, shared_sequence(store->shared) + 1, durability, NULL, NULL, NULL, end);
 }
 
-/* (W) A MARK where log_prepare() made room for it, and the counter at its sequence. */
-static void put_mark(struct pykv_store *store, uint64_t position, uint64_t mark, uint64_t sequence)
+/* (W) A MARK where log_prepare() made room for it, and the counter at its sequence. Written, not stored: as in
+ * write_frame(). */
+static int put_mark(struct pykv_store *store, uint64_t position, uint64_t mark, uint64_t sequence)
 {
     struct shared *shared = store->shared;
     struct log *log = &store->log;
     struct shared_counters counters = shared_counters(shared);
     const struct record record = { .flags = RECORD_MARK, .sequence = sequence, .value_size = (uint32_t)mark,
                                    .size = RECORD_BARE_SIZE };
-    record_encode(log_memory(log, position), &record, record_seed(log->append->seed, position_offset(position)));
+    uint8_t bytes[RECORD_BARE_SIZE];
+    char name[32];
+    record_encode(bytes, &record, record_seed(log->append->seed, position_offset(position)));
+    int error = log->os->file_write(log->os, log->append->fd, bytes, sizeof bytes, position_offset(position));
+    log_segment_name(log->append->id, name);
+    if (error != 0)
+        return error_os(error, name, position_offset(position), "write");
     shared->marked = atomic_load(&shared->durable);
     log_publish(log, position, RECORD_BARE_SIZE);
     counters.position = atomic_load(&shared->tail);
     counters.sequence = sequence;
     shared_counters_publish(shared, &counters);
+    return PYKV_OK;
 }
 
 int store_mark(struct pykv_store *store)
@@ -463,7 +477,7 @@ int store_mark(struct pykv_store *store)
     if (status == PYKV_FULL) {  /* it can be done without */
         status = PYKV_OK;
     } else if (news && status == PYKV_OK && position == tail) {
-        put_mark(store, position, mark, shared_sequence(shared));
+        status = put_mark(store, position, mark, shared_sequence(shared));
     }
     store_unlock(store);
     return status;
@@ -502,7 +516,8 @@ static int write_batch(struct pykv_store *store, struct operation *operations, s
     if (sequence != 0 && sequence < next)
         status = PYKV_CONFLICT;
     else
-        status = write_locked(store, operations, count, sequence != 0 ? sequence : next, failed, deleted, version, &end);
+        status = write_locked(store, operations, count, sequence != 0 ? sequence : next, durability, failed, deleted,
+                              version, &end);
     store_unlock(store);
     if (status == PYKV_OK)
         status = store_settle(store, end, durability);
@@ -728,9 +743,9 @@ static int pass_version(struct pykv_store *store, uint64_t version, uint64_t *en
     durable = atomic_load(&store->shared->durable);
     if (position_segment(durable) != position_segment(position))
         return PYKV_OK;
-    put_mark(store, position, position_offset(durable) / RECORD_ALIGNMENT, version);
-    *end = atomic_load(&store->shared->tail);
-    return PYKV_OK;
+    status = put_mark(store, position, position_offset(durable) / RECORD_ALIGNMENT, version);
+    *end = status == PYKV_OK ? atomic_load(&store->shared->tail) : 0;
+    return status;
 }
 
 static int load_version(struct pykv_store *store, uint64_t version, int durability)
@@ -823,8 +838,8 @@ static size_t print_integer(int64_t value, uint8_t out[24])
 /* ---- What is read and written anew, under one hold of the lock ---- */
 
 static int rewrite(struct pykv_store *store, const uint8_t *key, size_t key_size, int durability,
-                   int (*step)(struct pykv_store *store, struct operation *operation, void *context, uint64_t *end),
-                   void *context)
+                   int (*step)(struct pykv_store *store, struct operation *operation, int durability, void *context,
+                               uint64_t *end), void *context)
 {
     int status = check_sizes(key_size, 0);
     if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
@@ -835,7 +850,7 @@ static int rewrite(struct pykv_store *store, const uint8_t *key, size_t key_size
     do {
         uint64_t end = 0;
         if ((status = check_writable(store)) == PYKV_OK && (status = store_lock(store)) == PYKV_OK) {
-            status = step(store, &operation, context, &end);
+            status = step(store, &operation, durability, context, &end);
             store_unlock(store);
             if (status == PYKV_OK)
                 status = store_settle(store, end, durability);
@@ -851,7 +866,7 @@ struct addition {
 };
 
 /* (W) Read, add, write. */
-static int add(struct pykv_store *store, struct operation *operation, void *context, uint64_t *end)
+static int add(struct pykv_store *store, struct operation *operation, int durability, void *context, uint64_t *end)
 {
     struct addition *addition = context;
     struct log_reader reader;
@@ -876,7 +891,7 @@ static int add(struct pykv_store *store, struct operation *operation, void *cont
         return status;
     operation->value = text;
     operation->value_size = (uint32_t)print_integer(addition->sum, text);
-    return store_write_locked(store, operation, 1, NULL, NULL, NULL, end);
+    return store_write_locked(store, operation, 1, durability, end);
 }
 
 int pykv_incr(struct pykv_store *store, const uint8_t *key, size_t key_size, int64_t by, int set_expiry,
@@ -895,7 +910,8 @@ struct new_expiry {
 };
 
 /* (W) Read, and write the same anew. */
-static int expire_locked(struct pykv_store *store, struct operation *operation, void *context, uint64_t *end)
+static int expire_locked(struct pykv_store *store, struct operation *operation, int durability, void *context,
+                         uint64_t *end)
 {
     const struct new_expiry *expiry = context;
     struct log_reader reader;
@@ -911,7 +927,7 @@ static int expire_locked(struct pykv_store *store, struct operation *operation, 
         operation->number = expiry->ms;
         operation->value = record.value;
         operation->value_size = record.value_size;
-        status = store_write_locked(store, operation, 1, NULL, NULL, NULL, end);
+        status = store_write_locked(store, operation, 1, durability, end);
     }
     log_reader_release(&reader);
     return status;

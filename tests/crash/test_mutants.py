@@ -87,9 +87,9 @@ MUTANTS = [
     ),
     Mutant(
         "stored-in-silence",
-        "log.c",
-        r"log->os->stored\(log->os, log->append->fd, position_offset[^;]*;",
-        "(void)log_memory;",
+        "write.c",
+        r"store->os->stored\([^;]*;",
+        ";",
         ("crash", "--scripts", "1"),
         "VIOLATION",
     ),
