@@ -26,7 +26,7 @@
 #include "keydir.h"
 #include "os.h"
 
-#define SHARED_LAYOUT 9u
+#define SHARED_LAYOUT 10u
 #define PROCESS_SLOT_COUNT 1024u
 #define PIN_COUNT 1024u
 #define SEGMENT_ID_MAX ((UINT64_C(1) << 33) - 1)
@@ -154,6 +154,8 @@ struct shared {
     _Atomic uint32_t sync_failed;       /* nonzero: writes are refused until the store is reopened */
     _Atomic uint64_t sync_count;
     _Atomic uint64_t directory_synced;  /* segments up to this id have a durable name */
+    uint64_t sync_sequence, sync_goal;  /* of who holds `sync`: the version when the last sync began, and the one at
+                                         * which there have been as many batches again as it covered: hints */
 
     _Alignas(64) _Atomic uint32_t pin_limit;    /* pins from here on have never been used */
     _Atomic uint32_t pin_changes;       /* counts pins that were taken */

@@ -1,7 +1,8 @@
 /* sync.c -- durability. Committers share fdatasyncs: one of them syncs what all have appended, the
  * others sleep until it is done and look whether they were covered. Those who were are about to append
  * again, and who leads the next round lets them: to sync at once would cover half of them, and the other
- * half in the round after it (16 committers had 8 puts in a sync, and have 15).
+ * half in the round after it (16 committers had 8 puts in a sync, and have 15). He waits until they have
+ * written as many batches as the last sync covered, or nobody does for a while.
  *
  * The durable position moves only after a sync that returned without error. After one that failed it
  * never moves again and writes are refused: the kernel may have dropped the pages and forgotten the
@@ -9,7 +10,7 @@
 #include "store.h"
 
 #define WAIT_MS 5u
-#define GATHER_STILL_NS 20000u      /* nobody has appended for so long: all are here */
+#define GATHER_STILL_NS 20000u      /* nobody has appended for so long: all are here who come */
 #define GATHER_MAX_NS 200000u       /* more than a sync takes on a good disk is too much */
 
 int store_refused(const struct pykv_store *store)
@@ -26,10 +27,15 @@ int store_refused(const struct pykv_store *store)
 static int sync_now(struct pykv_store *store, bool sealed_only)
 {
     struct shared *shared = store->shared;
+    uint64_t sequence = shared_sequence(shared);
     uint64_t target = atomic_load_explicit(&shared->tail, memory_order_acquire);
     if (sealed_only)
         target = position_make(position_segment(target), SEGMENT_HEADER_SIZE);
     int status = log_sync(&store->log, target, false);
+    if (status == PYKV_OK && !sealed_only) {    /* those who came meanwhile are in the goal already */
+        shared->sync_goal = shared_sequence(shared) + (sequence - shared->sync_sequence);
+        shared->sync_sequence = sequence;
+    }
     if (status == PYKV_OK) {
         if (atomic_load(&shared->durable) < target)
             atomic_store_explicit(&shared->durable, target, memory_order_release);
@@ -51,7 +57,8 @@ static void round_end(struct pykv_store *store)
     store->os->wake(store->os, (const uint32_t *)&shared->sync_round, true);
 }
 
-/* Wait for other committers, if there were any a moment ago. Who commits alone never waits. */
+/* Wait for other committers, if there were any a moment ago. Who commits alone never waits. The caller holds the
+ * sync lock. */
 static void gather(const struct pykv_store *store)
 {
     const struct shared *shared = store->shared;
@@ -60,7 +67,7 @@ static void gather(const struct pykv_store *store)
         return;
     uint64_t start = store->os->monotonic_ns(store->os), still = start, now = start;
     uint64_t tail = atomic_load(&shared->tail);
-    while (now - still < GATHER_STILL_NS && now - start < GATHER_MAX_NS) {
+    while (shared_sequence(shared) < shared->sync_goal && now - still < GATHER_STILL_NS && now - start < GATHER_MAX_NS) {
         store->os->yield(store->os);
         now = store->os->monotonic_ns(store->os);
         if (atomic_load(&shared->tail) != tail) {

@@ -119,7 +119,8 @@ static void *run_b(void *context)
     return NULL;
 }
 
-/* b, whose turn it is to sync, waits for a, who was covered by the sync before and puts again. */
+/* b, whose turn it is to sync, waits for a, who was covered by the sync before and puts again; and not a moment
+ * longer, since nobody else was. */
 static void those_who_were_covered_are_waited_for(void)
 {
     pthread_t b;
@@ -131,6 +132,7 @@ static void those_who_were_covered_are_waited_for(void)
     put();
     CHECK_EQUAL(pthread_join(b, NULL), 0);
     CHECK_EQUAL(syncs, 2);
+    CHECK_EQUAL(yields, 1);
     end();
 }
 
