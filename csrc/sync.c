@@ -67,7 +67,8 @@ static void gather(const struct pykv_store *store)
         return;
     uint64_t start = store->os->monotonic_ns(store->os), still = start, now = start;
     uint64_t tail = atomic_load(&shared->tail);
-    while (shared_sequence(shared) < shared->sync_goal && now - still < GATHER_STILL_NS && now - start < GATHER_MAX_NS) {
+    while (shared_sequence(shared) < shared->sync_goal && now - still < GATHER_STILL_NS &&
+           now - start < GATHER_MAX_NS) {
         store->os->yield(store->os);
         now = store->os->monotonic_ns(store->os);
         if (atomic_load(&shared->tail) != tail) {

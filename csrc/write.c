@@ -300,7 +300,8 @@ static int write_frame(struct pykv_store *store, const struct operation *operati
     struct record record;
     int status = PYKV_OK;
 
-    stage.bytes = !direct ? log_memory(log, position) : size <= sizeof small ? small : store->os->alloc(store->os, size);
+    stage.bytes = !direct ? log_memory(log, position)
+                : size <= sizeof small ? small : store->os->alloc(store->os, size);
     if (stage.bytes == NULL)
         return error_no_memory(size);
     if (mark != 0) {

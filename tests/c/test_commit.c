@@ -25,7 +25,8 @@ static uint8_t value[100000];
 static void begin(int durability, int io)
 {
     sim = sim_new(1);
-    options = (struct pykv_options){ .flag = PYKV_FLAG_CREATE, .durability = durability, .io = io, .segment_size = 1 << 20 };
+    options = (struct pykv_options){ .flag = PYKV_FLAG_CREATE, .durability = durability, .io = io,
+                                     .segment_size = 1 << 20 };
     CHECK_EQUAL(pykv_open_with(sim_os(sim), PATH, &options, &store), PYKV_OK);
 }
 
