@@ -9,7 +9,8 @@
  *   calls in flight             are those of threads that are gone: none are left
  *   the helper threads          are gone: the child's first call starts others
  *   mappings of segments        would keep the space of removed ones from the disk, for as long as the child
- *                               lives: it lets go of them, and opens anew what it reads
+ *                               lives: it lets go of them, and opens anew what it reads. Where the keydir is
+ *                               private they stay: see hold_segments()
  *   the lock file               is one open file description, shared with the parent: each would
  *                               look alive as long as the other is. The child opens it anew, takes a
  *                               process slot of its own, and only then closes what it inherited; so
@@ -87,7 +88,8 @@ static void begin_anew(struct pykv_store *store)
     atomic_store(&store->helpers_stop, 0);
     atomic_store(&store->looked_until, 0);
     atomic_store(&store->closing, -1);
-    log_drop(&store->log);
+    if (!store->private)
+        log_drop(&store->log);
     atomic_store(&store->forked, false);
     if (store->process.lock_fd >= 0 && join_anew(store) != PYKV_OK) {
         store_release(store);

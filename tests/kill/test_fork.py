@@ -330,6 +330,42 @@ def test_a_child_that_does_not_write_holds_nothing(tmp_path: Path, reads: bool) 
             os.close(end_of_pipe)
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs to become another user")
+def test_a_child_of_who_may_not_write_reads_what_was_removed(tmp_path: Path) -> None:
+    """A reader with a keydir of its own, and its child, see the store as it was when it was opened."""
+    path, pairs = tmp_path / "store.kv", {b"%d" % n: b"x" * 200 for n in range(2_000)}
+    with pykv.open(path, mode=0o644, segment_bytes=workers.SEGMENT_BYTES) as db:
+        db.put_many(pairs)
+    (path / "keydir").unlink()
+    for parent in path.parents:
+        if parent.stat().st_uid == os.getuid() and not parent.stat().st_mode & 0o005:
+            parent.chmod(parent.stat().st_mode | 0o055)
+    told, go = os.pipe(), os.pipe()
+
+    def reader() -> None:
+        os.setgroups([])
+        os.setgid(65_534)
+        os.setuid(65_534)
+        with pykv.open(path, "r") as db:
+            os.write(told[1], b".")
+            os.read(go[0], 1)
+            fork(lambda: check(db)).join()
+            check(db)
+
+    def check(db: pykv.Store) -> None:
+        assert dict(db.items()) == pairs
+
+    worker = fork(reader)
+    os.read(told[0], 1)
+    with pykv.open(path, segment_bytes=workers.SEGMENT_BYTES) as db:
+        db.put_many((key, b"y" * 200) for key in pairs)
+        db.compact()
+        os.write(go[1], b".")
+        worker.join()
+    for end in (*told, *go):
+        os.close(end)
+
+
 def removed_segments(pid: int) -> list[str]:
     """What a process has mapped or open of segments that are no more."""
     proc = Path("/proc") / str(pid)
