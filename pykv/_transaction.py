@@ -368,9 +368,8 @@ class Transaction(MutableMapping[bytes, bytes]):
         try:
             if kind is None and self._writes:
                 self._commit()
-            else:
-                self._snapshot._release()
         finally:
+            self._snapshot._release()  # if a commit has not: what failed may not have got so far
             self._writes = {}
             if not self._lent:
                 self._snapshot._store = None  # no circle with the store

@@ -8,6 +8,7 @@ import itertools
 import os
 import pickle
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -113,6 +114,16 @@ def test_an_exception_rolls_back(db: pykv.Store) -> None:
     assert dict(db) == {b"a": b"1"}
     assert db.stats().version == version
     assert db.stats().snapshots == 0
+
+
+@pytest.mark.skipif(sys.maxsize < 1 << 32, reason="so long a value fits into no such process")
+def test_a_commit_that_does_not_reach_the_engine(db: pykv.Store) -> None:
+    """A commit that fails holds no snapshot, however early that is."""
+    db[b"a"] = b"1"
+    with pytest.raises(pykv.ValueSizeError), db.transaction() as t:
+        t[b"a"] = bytes(1 << 32)  # zeros that nobody looks at
+    assert db.stats().snapshots == 0
+    assert dict(db) == {b"a": b"1"}
 
 
 def test_a_mutable_mapping(db: pykv.Store) -> None:
