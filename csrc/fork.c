@@ -17,7 +17,8 @@
  *                               at no moment does the store look unused to one who opens it
  *
  * What lies in shared memory needs nothing: locks and pins there name the parent's slot, and are
- * the parent's. But iterations that were open go on in the child too: it takes pins beside theirs.
+ * the parent's. But iterations that were open go on in the child too: it takes pins beside theirs. Where
+ * the parent lets go of one before, snapshot_check() tells.
  *
  * A store whose opening was under way in another thread will never be used by the child, which only
  * lets go of its lock file. Where a slot or the lock file cannot be had (descriptors or slots ran

@@ -351,9 +351,20 @@ void shared_pins_copy(struct shared *shared, uint32_t from, uint32_t to)
         uint64_t value = atomic_load(&shared->pins[i].owner);
         if (value >> 48 != from + 1)
             continue;
-        (void)pin_take(shared, pin_value(to, value & SEQUENCE_MAX), atomic_load(&shared->pins[i].position),
-                       atomic_load(&shared->pins[i].since_ms), &pin);
+        uint64_t copy = pin_value(to, value & SEQUENCE_MAX);
+        if (pin_take(shared, copy, atomic_load(&shared->pins[i].position), atomic_load(&shared->pins[i].since_ms), &pin) &&
+            atomic_load(&shared->pins[i].owner) != value)
+            (void)pin_give(shared, pin, copy);
     }
+}
+
+bool shared_pin_held(const struct shared *shared, const struct process *process, uint64_t sequence)
+{
+    uint32_t limit = atomic_load(&shared->pin_limit);
+    for (uint32_t i = 0; i < limit && i < PIN_COUNT; i++)
+        if (atomic_load(&shared->pins[i].owner) == pin_value(process->slot, sequence))
+            return true;
+    return false;
 }
 
 uint64_t shared_oldest_pin(struct shared *shared)

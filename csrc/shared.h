@@ -296,7 +296,9 @@ void shared_unpin(struct shared *shared, const struct process *process, uint32_t
 void shared_unpin_process(struct shared *shared, uint32_t slot);
 /* Free the pins of processes that are gone. */
 void shared_unpin_dead(struct shared *shared, const struct process *process);
-/* Give the slot `to` the pins that `from` has, which keeps them. */
+/* Whether a pin of ours holds the instant of `sequence`: not so after a fork, if the parent let go of it before. */
+bool shared_pin_held(const struct shared *shared, const struct process *process, uint64_t sequence);
+/* Give the slot `to` the pins that `from` has, which keeps them. One that it lets go of meanwhile is not given. */
 void shared_pins_copy(struct shared *shared, uint32_t from, uint32_t to);
 
 #endif

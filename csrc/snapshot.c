@@ -15,22 +15,24 @@ int snapshot_take(struct pykv_snapshot *snapshot, struct pykv_store *store, stru
 {
     struct shared *shared = store->shared;
     int status = PYKV_OK;
+    bool pinned = store->space.writable;
     snapshot->store = store;
     snapshot->removals = from == NULL ? atomic_load(&shared->removals) : from->removals;
     snapshot->pinned = false;
     if (from == NULL) {
         snapshot->now_ms = store->os->wall_ms(store->os);
-        if (store->space.writable)
+        if (pinned)
             status = shared_pin(shared, &store->process, &snapshot->pin, &snapshot->instant);
         else
             snapshot->instant = shared_counters(shared);
     } else {
         snapshot->now_ms = from->now_ms;
         snapshot->instant = from->instant;
-        if (from->pinned)
+        pinned = from->pinned && shared_pin_held(shared, &store->process, from->instant.sequence);
+        if (pinned)
             status = shared_pin_too(shared, &store->process, &snapshot->pin, &snapshot->instant);
     }
-    snapshot->pinned = status == PYKV_OK && store->space.writable && (from == NULL || from->pinned);
+    snapshot->pinned = status == PYKV_OK && pinned;
     atomic_store(&snapshot->open, status == PYKV_OK);
     /* Open still, after we had a pin of our own: so the instant was pinned all the time. */
     if (status == PYKV_OK && from != NULL && !atomic_load(&from->open)) {
@@ -68,7 +70,8 @@ int snapshot_check(const struct pykv_snapshot *snapshot, int status)
         return status;
     if (!atomic_load(&snapshot->open))
         return closed();
-    if (status == PYKV_CORRUPT && snapshot->pinned)
+    if (status == PYKV_CORRUPT && snapshot->pinned &&
+        shared_pin_held(shared, &snapshot->store->process, snapshot->instant.sequence))
         return status;
     return error_set(PYKV_SNAPSHOT_LOST, 0, snapshot->store->path, 0,
                      "keys of the store %s were deleted or moved since this snapshot or iteration began, and this process may "

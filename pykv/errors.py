@@ -216,8 +216,9 @@ class SnapshotLostError(Error, RuntimeError):
     """
     Keys were deleted or moved since the snapshot or iteration began, and it could not hold them.
 
-    Only a process without permission to write to the store meets it, beside one that writes. Begin
-    anew, or open the store with permission to write.
+    Only a process without permission to write to the store meets it, beside one that writes, or a
+    forked one whose parent closed the snapshot in the moment of the fork. Begin anew, or open the
+    store with permission to write.
     """
 
     status = lib.PYKV_SNAPSHOT_LOST

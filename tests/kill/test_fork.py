@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import platform
 import random
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -285,6 +288,44 @@ def test_an_iteration_goes_on_in_both(db: pykv.Store) -> None:
     worker.join()
     for end in (*ready, *go):
         os.close(end)
+
+
+# A child waits in fork() before its stores know of it, until it is told to go on.
+CLOSED_BEFORE_THE_CHILD_HOLDS_IT = """
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None)
+signal.signal(signal.SIGUSR1, lambda *_: None)
+libc.__register_atfork(None, None, ctypes.cast(libc.pause, ctypes.c_void_p), None)
+import pykv
+pairs = {b"%d" % n: b"x" * 200 for n in range(2_000)}
+with pykv.open(sys.argv[1], segment_bytes=65_536) as db:
+    db.put_many(pairs)
+    snapshot = db.snapshot()
+    assert dict(snapshot) == pairs
+    child = os.fork()
+    if child == 0:
+        lost = 0
+        for call in (
+            lambda: snapshot[b"7"], lambda: snapshot.get_many([b"7"]), lambda: list(snapshot)
+        ):
+            try:
+                call()
+            except pykv.SnapshotLostError:
+                lost += 1
+        os._exit(lost)
+    db.put_many((key, b"y" * 200) for key in pairs)
+    snapshot.close()
+    db.compact()
+    os.kill(child, signal.SIGUSR1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 3
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs to come first in a fork")
+def test_the_parent_closes_a_snapshot_before_the_child_holds_it(tmp_path: Path) -> None:
+    """The child is told that the snapshot is lost, and not that the store is damaged."""
+    script = CLOSED_BEFORE_THE_CHILD_HOLDS_IT
+    subprocess.run([sys.executable, "-c", script, tmp_path / "s"], check=True, timeout=60)
 
 
 def test_a_view_stays(db: pykv.Store) -> None:
