@@ -299,11 +299,6 @@ static int each_record(void *context, const struct record *record, uint64_t loca
         if (position_make(id, location_offset(location)) < recovery->checkpoint.start)
             return PYKV_OK;
     }
-    if (record->flags & (RECORD_MARK | RECORD_SEAL)) {
-        if (record->sequence > recovery->replay.counters.sequence)
-            recovery->replay.counters.sequence = record->sequence;
-        return PYKV_OK;
-    }
     return replay_record(&recovery->replay, hash_bytes(&store->hash_key, record->key, record->key_size), location, record);
 }
 

@@ -33,6 +33,12 @@ static void count_once(const struct replay *replay, uint64_t location, struct re
         record->size = 0;
 }
 
+static void count_version(struct replay *replay, uint64_t sequence)
+{
+    if (sequence > replay->counters.sequence)
+        replay->counters.sequence = sequence;
+}
+
 /* Insert, or replace what is older. `key` is that of the record. */
 static int insert(struct replay *replay, uint64_t hash, uint64_t location, const struct record *record,
                   const uint8_t *key, uint32_t key_size)
@@ -52,8 +58,7 @@ static int insert(struct replay *replay, uint64_t hash, uint64_t location, const
     count_once(replay, location, &counted, &present);
     if (!store_apply(store, &replay->counters, hash, location, &counted, &present))
         return error_corrupt(KEYDIR_NAME, 0, "too many keys have one hash");
-    if (record->sequence > replay->counters.sequence)
-        replay->counters.sequence = record->sequence;
+    count_version(replay, record->sequence);
     return PYKV_OK;
 }
 
@@ -65,6 +70,10 @@ uint64_t replay_offset(const struct replay *replay, uint64_t id)
 
 int replay_record(struct replay *replay, uint64_t hash, uint64_t location, const struct record *record)
 {
+    if (record->flags & (RECORD_MARK | RECORD_SEAL)) {
+        count_version(replay, record->sequence);
+        return PYKV_OK;
+    }
     return insert(replay, hash, location, record, record->key, record->key_size);
 }
 
@@ -73,6 +82,8 @@ static int replay_entry(struct replay *replay, struct log_reader *reader, const 
 {
     struct keydir_probe probe;
     struct record record = record_of(entry), keyed;
+    if (record.flags & (RECORD_MARK | RECORD_SEAL))
+        return replay_record(replay, 0, 0, &record);
     int status = keydir_probe(replay->store->keydir, entry->hash, &probe);
     if (status != PYKV_OK)
         return status;
@@ -162,8 +173,6 @@ static int read_record(void *context, const struct record *record, uint64_t loca
 {
     struct reader *reader = context;
     struct pykv_store *store = reader->pipeline->replay->store;
-    if (record->flags & (RECORD_MARK | RECORD_SEAL))
-        return PYKV_OK;
     if (reader->chunk == NULL) {
         reader->chunk = store->os->alloc(store->os, sizeof *reader->chunk);
         if (reader->chunk == NULL)
@@ -225,8 +234,6 @@ static void insert_chunks(struct pipeline *pipeline)
 static int insert_record(void *context, const struct record *record, uint64_t location)
 {
     struct replay *replay = context;
-    if (record->flags & (RECORD_MARK | RECORD_SEAL))
-        return PYKV_OK;
     return replay_record(replay, hash_bytes(&replay->store->hash_key, record->key, record->key_size), location, record);
 }
 

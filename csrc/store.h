@@ -297,7 +297,7 @@ struct replay {
     uint64_t records;
 };
 /* One record of the log into the keydir; of two records of a key the higher sequence counts, in
- * whatever order they come. */
+ * whatever order they come. Of a MARK or SEAL it is the version that counts. */
 int replay_record(struct replay *replay, uint64_t hash, uint64_t location, const struct record *record);
 /* All records of `count` whole segments, of the checkpoint's first one those behind its start, by as many
  * threads as help. PYKV_CORRUPT names the place. */

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -146,6 +147,28 @@ def test_versions_of_what_was_deleted_are_not_given_again(
         assert db.verify().ok
         db[b"k"] = b"w"
         assert db.get_with_version(b"k") == (b"w", 7)
+
+
+def test_a_version_without_records_outlasts_a_power_cut(path: Path, tmp_path: Path) -> None:
+    """It was synced; what goes is all of the segment that was begun behind it."""
+    copy, size = tmp_path / "copy.kv", 65_400
+    with pykv.open(path, segment_bytes=65_536) as db:
+        assert load_batch(db, 5, [Record(b"a", b"1", 0, 5)])
+        assert load_version(db, 1000)
+        db.sync()
+        manifest = path / "manifest"
+        before = manifest.read_bytes()
+        db[b"lost"] = bytes(size)
+        end = time.monotonic() + 10
+        while manifest.read_bytes() == before:  # until it tells that the first one is whole
+            assert time.monotonic() < end
+        assert size < db.stats().unsynced_bytes < size + 100
+        shutil.copytree(path, copy)
+    (copy / "keydir").unlink()
+    os.truncate(copy / "segment-0000000002", 0)
+    with pykv.open(copy) as db:
+        assert dict(db) == {b"a": b"1"}
+        assert db.stats().version == 1000
 
 
 def test_a_store_that_was_written_to_gives_new_versions(source: Path, tmp_path: Path) -> None:
