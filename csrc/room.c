@@ -244,7 +244,7 @@ bool room_retry(struct pykv_store *store, int *status, struct room *room)
     bool again = make(store, room->freed);
     atomic_fetch_add(&store->references, 1);
     store_leave(store);
-    again = again || wait_outside(store, &room->last);
+    again = again || (!room->pinned && wait_outside(store, &room->last));
     if (again && (*status = store_enter(store)) == PYKV_OK)
         room->freed = room_now(store).freed;
     else

@@ -234,6 +234,7 @@ void compact_stats(struct pykv_store *store, struct pykv_stats *out);
 struct room {
     uint64_t freed;             /* freed_bytes before the try */
     bool last;                  /* it was to be the last */
+    bool pinned;                /* we hold a snapshot, which compaction would wait for: so we do not wait for it */
 };
 static inline struct room room_now(const struct pykv_store *store)
 {

@@ -711,9 +711,10 @@ static int write_and_wait(struct pykv_store *store, struct pykv_snapshot *snapsh
 {
     struct room room = room_now(store);
     int status;
-    do
+    do {
         status = write_arrays(store, snapshot, count, arrays, durability, failed, deleted, version);
-    while (room_again(store, &status, &room));
+        room.pinned = snapshot != NULL && atomic_load(&snapshot->open);
+    } while (room_again(store, &status, &room));
     return status;
 }
 

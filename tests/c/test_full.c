@@ -292,10 +292,10 @@ static int write_expire(void) { return pykv_expire(store, (const uint8_t *)"big"
 static int write_touch(void) { return pykv_expire(store, (const uint8_t *)"big", 3, end_ms + 1, 1, DEFAULT); }
 static int write_clear(void) { return pykv_clear(store, DEFAULT); }
 
-static int write_transaction(void)
+static int commit(uint8_t expected)
 {
     struct pykv_snapshot *snapshot;
-    const uint8_t ops[] = { PYKV_EXPECT_UNCHANGED, PYKV_PUT };
+    const uint8_t ops[] = { expected, PYKV_PUT };
     const uint32_t sizes[] = { 3, sizeof bytes - 3, 0 };
     memcpy(bytes, "big", 3);
     CHECK_EQUAL(pykv_snapshot_open(store, &snapshot), PYKV_OK);
@@ -305,7 +305,10 @@ static int write_transaction(void)
     return version > 0 ? PYKV_OK : (int)version + 1000;
 }
 
-/* Whatever is written: it waits for room before it is refused. */
+static int write_transaction(void) { return commit(PYKV_EXPECT_UNCHANGED); }
+
+/* Whatever is written: it waits for room before it is refused. But for who holds a snapshot to the end, since
+ * compaction would give nothing back before. */
 static void all_writes_wait_alike(void)
 {
     int (*const writes[])(void) = { write_put, write_batch, write_incr, write_expire, write_touch, write_transaction,
@@ -324,6 +327,8 @@ static void all_writes_wait_alike(void)
         CHECK_EQUAL(pykv_put(store, (const uint8_t *)"big", 3, bytes, sizeof bytes, end_ms, DEFAULT, NULL), PYKV_OK);
         waited = false;
         sim_set_disk_size(sim, 1);
+        CHECK_EQUAL(commit(PYKV_EXPECT_PREFIX_UNCHANGED), PYKV_FULL);
+        CHECK(!waited);
         CHECK_EQUAL(writes[i](), PYKV_OK);
         CHECK(waited);
         CHECK_EQUAL(pykv_close(store), PYKV_OK);
