@@ -3,7 +3,7 @@ What reclaiming space costs while it goes on: the rate of overwrites at several 
 fresh fill, and how long single puts and gets take beside compaction and checkpoints.
 
 With segments of a sixteenth of the live bytes the bound is that of the space factor, and not of the two
-segments beside it. With --keys 1000000 segments of all the live bytes are those of the defaults, 128 MiB.
+segments beside it.
 """
 
 from __future__ import annotations

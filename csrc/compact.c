@@ -46,7 +46,7 @@ struct compaction {
     bool no_strays;             /* there is no segment but those in the table */
     uint64_t needless;          /* tombstones up to this version hide nothing */
     uint64_t looked;            /* offset in the source, of the last look at the world */
-    uint64_t slices;
+    uint64_t slices, segment;   /* the capacity of now */
     struct segment *source;
     bool mapped;                /* the source is */
     struct segment *output;     /* NULL: none yet */
@@ -75,6 +75,12 @@ static int end_active(struct pykv_store *store)
     return status;
 }
 
+/* Whether the active segment is to be ended before it is full. */
+static bool end_due(struct pykv_store *store, const struct usage *usage)
+{
+    return usage_active_long(store, usage) || (atomic_load(&store->idle) && usage_active_dead(store, LITTLE, 2));
+}
+
 static bool can_free(struct pykv_store *store)
 {
     uint64_t oldest = UINT64_MAX;
@@ -97,7 +103,7 @@ bool compact_due(struct pykv_store *store)
     if (can_free(store) || atomic_load(&store->shared->disk_full))
         return true;
     return !atomic_load(&store->shared->compaction_paused) &&
-           (usage_choose_due(store, &usage) != 0 || (atomic_load(&store->idle) && usage_active_dead(store, LITTLE, 2)));
+           (usage_choose_due(store, &usage) != 0 || end_due(store, &usage));
 }
 
 /* ---- Copying ---- */
@@ -235,8 +241,8 @@ static int each_record(void *context, const struct record *record, uint64_t loca
         compaction->looked = location_offset(location);
         if ((status = copy_group(compaction)) == PYKV_OK && (status = flush_moves(compaction)) == PYKV_OK)
             status = compaction->between(store);
-        if (compaction->slices++ % (1 + store->options.segment_size / (64 * SLICE_SIZE)) == 0)
-            usage_tell(store, false);
+        if (compaction->slices++ % (1 + compaction->segment / (64 * SLICE_SIZE)) == 0)
+            (void)usage_tell(store, false);
     }
     return status;
 }
@@ -249,6 +255,7 @@ static int empty(struct compaction *compaction, uint64_t id)
     struct log_walk walk = { .log = &store->log, .each = each_record, .context = compaction, .offset = SEGMENT_HEADER_SIZE };
     struct usage usage;
     usage_measure(store, &usage);
+    compaction->segment = usage.segment;
     compaction->looked = 0;
     compaction->needless = compaction->no_strays ? usage_lowest_birth_but(&usage, entry) : 0;
     int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
@@ -476,12 +483,16 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
     int status = compact_free(store);
     bool paused = atomic_load(&store->shared->compaction_paused) != 0;
     usage_measure(store, &usage);
-    if (status == PYKV_OK && !paused && atomic_load(&store->idle) && usage_active_dead(store, LITTLE, 2))
-        return end_active(store);       /* its turn comes when it is durable */
+    if (status == PYKV_OK && !paused && end_due(store, &usage)) {
+        status = end_active(store);
+        if (status != PYKV_FULL)
+            return status;      /* its turn comes when it is durable */
+        status = PYKV_OK;       /* on a full disk that of others comes first */
+    }
     uint64_t id = paused || status != PYKV_OK ? 0 : usage_choose_due(store, &usage);
     if (id == 0 && status == PYKV_OK && !paused && !log_retiring(&store->log))
         atomic_store(&store->shared->disk_full, 0);     /* all is given back that could be */
-    usage_tell(store, false);
+    (void)usage_tell(store, false);
     if (id == 0 || (status = begin(store, between, &compaction)) != PYKV_OK)
         return status == PYKV_OK ? PYKV_NOT_FOUND : status;
     while (id != 0 && status == PYKV_OK && compaction->emptied_bytes < usage.portion) {
@@ -495,7 +506,7 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
     }
     if (status == PYKV_FULL)    /* by the reserve next time */
         atomic_store(&store->shared->disk_full, 1);
-    usage_tell(store, status != PYKV_OK);
+    (void)usage_tell(store, status != PYKV_OK);
     store->os->release(store->os, compaction);
     return status;
 }
@@ -578,7 +589,7 @@ void compact_one(struct pykv_store *store)
         return;
     (void)empty(compaction, id);
     (void)retire(compaction);
-    usage_tell(store, false);
+    (void)usage_tell(store, false);
     store->os->release(store->os, compaction);
 }
 
@@ -591,7 +602,7 @@ int pykv_compaction_pause(struct pykv_store *store, int on)
         status = error_set(PYKV_READ_ONLY, 0, store->path, 0, "the store %s was opened for reading", store->path);
     if (status == PYKV_OK) {
         atomic_store(&store->shared->compaction_paused, on != 0);
-        usage_tell(store, false);
+        (void)usage_tell(store, false);
     }
     store_leave(store);
     return status;

@@ -114,8 +114,10 @@ static int next_id(const struct log *log, uint64_t *out)
                      SEGMENT_SLOT_COUNT - 1);
 }
 
-/* Create the file of segment `id`: header and, of one that is appended to in memory, first zeros. */
-static int segment_create(struct log *log, uint64_t id, enum segment_kind kind, uint64_t capacity, uint64_t birth)
+/* Create the file of segment `id`: header and, of one that is appended to in memory, first zeros, and blocks for the
+ * `least` bytes that it is begun for: where the disk has none, nothing has changed. */
+static int segment_create(struct log *log, uint64_t id, enum segment_kind kind, uint64_t least, uint64_t capacity,
+                          uint64_t birth)
 {
     const struct os *os = log->os;
     struct segment_header header = { .kind = kind, .id = id, .capacity = capacity, .birth = birth };
@@ -135,7 +137,7 @@ static int segment_create(struct log *log, uint64_t id, enum segment_kind kind, 
                          name, 0, "cannot create %s: %s", name, strerror(error));
     uint64_t size = capacity < EXTEND_MIN ? capacity : EXTEND_MIN;
     if (kind == SEGMENT_LOG)
-        error = os->file_reserve(os, fd, 0, size);
+        error = os->file_reserve(os, fd, 0, least > size ? least : size);
     if (error == 0)
         error = os->file_write(os, fd, bytes, sizeof bytes, 0);
     if (error == 0 && kind == SEGMENT_LOG)
@@ -147,28 +149,41 @@ static int segment_create(struct log *log, uint64_t id, enum segment_kind kind, 
     return error_os(error, name, 0, "extend");
 }
 
-/* As segments grow in number they grow in size, so that 4,095 of them hold whatever there is. */
-static uint64_t usual_capacity(const struct log *log)
+uint64_t log_capacity(const struct log *log, uint64_t *size)
 {
-    uint64_t used = 0, capacity = log->segment_size;
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
-        used += atomic_load_explicit(&log->shared->segments[i].id, memory_order_relaxed) != 0;
+    uint64_t used = 0, sum = 0, capacity = log->segment_size_min, reserved = atomic_load(&log->shared->reserved);
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        const struct segment_entry *entry = &log->shared->segments[i];
+        uint64_t id = atomic_load_explicit(&entry->id, memory_order_relaxed);
+        if (id == 0)
+            continue;
+        used++;
+        if (id == position_segment(reserved))
+            sum += position_offset(reserved);
+        else if (!segment_retired(entry) && (atomic_load(&entry->kind) != SEGMENT_COMPACTED || atomic_load(&entry->synced) != 0))
+            sum += atomic_load_explicit(&entry->length, memory_order_relaxed);
+    }
+    while (capacity < log->segment_size_max && capacity * 2 <= sum / 16)
+        capacity *= 2;
+    capacity = capacity < log->segment_size_max ? capacity : log->segment_size_max;
     for (; used > SEGMENT_SLOT_COUNT / 4 && capacity < (UINT64_C(1) << 30); used -= SEGMENT_SLOT_COUNT / 8)
         capacity *= 2;
+    if (size != NULL)
+        *size = sum;
     return capacity;
 }
 
 int log_begin(struct log *log, enum segment_kind kind, uint64_t least, struct segment **out)
 {
     struct shared *shared = log->shared;
-    uint64_t id = 0, usual = usual_capacity(log), capacity = least > usual ? least : usual;
+    uint64_t id = 0, usual = log_capacity(log, NULL), capacity = least > usual ? least : usual;
     uint64_t birth = shared_sequence(shared);
     int status;
     do {    /* a file of that name is the leftover of one who died here: ids are never used twice */
         if ((status = next_id(log, &id)) != PYKV_OK)
             return status;
         shared->segment_id_next = id + 1;
-        status = segment_create(log, id, kind, capacity, birth);
+        status = segment_create(log, id, kind, least, capacity, birth);
     } while (status == PYKV_CONFLICT);
     if (status != PYKV_OK)
         return status;

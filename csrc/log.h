@@ -34,7 +34,7 @@ struct log {
     struct shared *shared;
     const struct process *process;
     uint8_t store_id[16], hash_key[16];
-    uint64_t segment_size;      /* capacity of a new one, unless a frame needs more */
+    uint64_t segment_size_min, segment_size_max;    /* of a new one, unless a frame needs more: log_capacity() */
     uint64_t disk_size_max;     /* of all segments; 0: none. An eighth of it is kept for deletes, and for the
                                  * copies of compaction: only puts are refused */
     uint32_t file_mode;
@@ -136,6 +136,11 @@ void log_publish(struct log *log, uint64_t position, uint64_t size);
 /* (W) After a death: zero what the dead writer may have left behind the tail, and undo a half-made
  * segment. */
 int log_repair(struct log *log);
+/* The capacity that a new segment has as of now: a sixteenth of the log, rounded down to a power of two, within the
+ * bounds above; and as segments grow in number they grow in size, so that 4,095 of them hold whatever there is.
+ * *size, where not NULL, gets the bytes of the log: of all segments but those that only wait for snapshots, and the
+ * copies that compaction has not made durable. Looks at every segment: not for each write. */
+uint64_t log_capacity(const struct log *log, uint64_t *size);
 /* (W) Begin a new active segment of `least` bytes or more, with no predecessor (`tail` 0) or after
  * sealing the present one. */
 int log_roll(struct log *log, uint64_t least);

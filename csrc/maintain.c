@@ -9,7 +9,6 @@
 #define LEAVING_MS 2u
 #define LOOK_SIZE (UINT64_C(4) << 10)   /* of log between two looks for what is due: see AHEAD_MIN */
 #define HOLD_SIZE (UINT64_C(64) << 10)
-#define TELL_PART 16u                   /* of a segment, between two looks at how much there is */
 #define SEALED_MAX 24u          /* segments not yet durable, each of which costs a descriptor */
 
 enum { ASLEEP = 0, AWAKE = 1 };
@@ -49,7 +48,7 @@ static bool checkpoint_due(const struct pykv_store *store)
     const struct shared *shared = store->shared;
     uint64_t grown = atomic_load_explicit(&shared->written_bytes, memory_order_relaxed) -
                      atomic_load_explicit(&shared->checkpoint_written, memory_order_relaxed);
-    return grown >= store->options.segment_size / 2 && grown >= keydir_memory_size(store->keydir) &&
+    return grown >= store->log.segment_size_max / 2 && grown >= keydir_memory_size(store->keydir) &&
            !atomic_load(&shared->reserve_lent);
 }
 
@@ -346,11 +345,9 @@ void maintain_nudge(struct pykv_store *store)
     uint64_t tail = atomic_load_explicit(&store->shared->tail, memory_order_relaxed);
     if (__builtin_expect(tail < atomic_load_explicit(&store->looked_until, memory_order_relaxed), 1))
         return;
-    if (tail - atomic_load(&store->told_at) > store->options.segment_size / RECORD_ALIGNMENT / TELL_PART) {
-        atomic_store(&store->told_at, tail);
-        usage_tell(store, false);
-    }
     bool keeper_due = sealed_due(store) || checkpoint_due(store);
+    if (tail >= atomic_load(&store->tell_at))
+        keeper_due |= usage_tell(store, false);     /* before writers have to wait for it */
     if (atomic_load(&store->keeper.thread) == NULL || atomic_load(&store->ahead.thread) == NULL) {
         if (ahead_due(store) || keeper_due || interval_due(store) || round_due(store))
             work_alone(store);

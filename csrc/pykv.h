@@ -91,8 +91,8 @@ struct pykv_options {
     uint32_t file_mode;          /* permission bits of the files of a new store, whatever the umask,
                                   * 0600 if 0; of the directory the same, and x where there is r. An
                                   * existing store keeps the mode that it has, that of its lock file */
-    uint64_t segment_size;       /* bytes of a segment: 64 KiB to 1 GiB; 0: 128 MiB, or a sixteenth of
-                                  * disk_size_max */
+    uint64_t segment_size;       /* bytes of a segment: 64 KiB to 1 GiB; 0: a sixteenth of the log as it
+                                  * grows, 4 to 128 MiB, and of disk_size_max at most */
     uint64_t disk_size_max;      /* bytes of all segments, 1 MiB or more; 0: no limit but the disk's. What is
                                   * dead is given back before a write is refused. An eighth is kept for
                                   * deletes, which are never refused, and for the copies of compaction */
@@ -314,7 +314,7 @@ struct pykv_stats {
     uint64_t snapshot_bytes;  /* bytes of the log written since, which it holds on disk, */
     uint64_t snapshot_ms;     /* milliseconds since it was taken */
     uint64_t log_limit_bytes; /* that log_bytes may reach before writers wait for compaction */
-    uint64_t held_bytes;      /* of segments that only wait for snapshots to be closed */
+    uint64_t held_bytes;      /* of segments that only wait for snapshots to be closed, or are about to go */
     uint64_t written_bytes;   /* appended to the log, */
     uint64_t copied_bytes;    /* copied by compaction, */
     uint64_t freed_bytes;     /* and given back, since the keydir was made */

@@ -27,7 +27,7 @@ static uint64_t for_copies(struct pykv_store *store)
     struct usage usage;
     uint64_t size = RESERVE_LEAST;
     usage_measure(store, &usage);
-    while (size * 2 <= usage.log / 8 && size * 2 <= store->options.segment_size)
+    while (size * 2 <= usage.log / 8 && size * 2 <= usage.segment)
         size *= 2;
     return size + RESERVE_LEAST;
 }
@@ -41,7 +41,7 @@ static uint64_t wanted(struct pykv_store *store)
     return copies + 2 * piece(copies);
 }
 
-/* Processes with segments of other sizes do not agree, so it is made smaller late. */
+/* The log grows and shrinks, and processes with segments of other sizes do not agree: so it is made smaller late. */
 bool reserve_due(struct pykv_store *store)
 {
     uint64_t size = atomic_load(&store->shared->reserve_size), want = wanted(store);

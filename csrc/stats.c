@@ -3,7 +3,7 @@
 
 #include "store.h"
 
-struct sizes { struct pykv_store *store; uint64_t disk_bytes; };
+struct sizes { struct pykv_store *store; uint64_t disk_bytes, unlisted_bytes; };
 
 static int add_size(void *context, const char *name)
 {
@@ -11,11 +11,16 @@ static int add_size(void *context, const char *name)
     const struct os *os = sizes->store->os;
     struct os_stat stat;
     uint64_t number;
+    char kind = store_classify(name, &number);
     int fd;
-    if (store_classify(name, &number) == 0 || os->file_open(os, sizes->store->dir, name, OS_READ_LINKED, 0, &fd) != 0)
+    if (kind == 0 || os->file_open(os, sizes->store->dir, name, OS_READ_LINKED, 0, &fd) != 0)
         return 0;   /* not ours, or removed meanwhile */
-    if (os->file_stat(os, fd, &stat) == 0)
+    if (os->file_stat(os, fd, &stat) == 0) {
         sizes->disk_bytes += stat.disk_size;
+        /* A segment that the table does not know is about to be removed. */
+        if (kind == 's' && atomic_load(&segment_of(sizes->store->shared, number)->id) != number)
+            sizes->unlisted_bytes += stat.disk_size;
+    }
     (void)os->file_close(os, fd);
     return 0;
 }
@@ -76,6 +81,7 @@ int pykv_stats(struct pykv_store *store, struct pykv_stats *out)
     out->live_bytes = counters.live_bytes;
     out->dead_bytes = out->log_bytes > counters.live_bytes ? out->log_bytes - counters.live_bytes : 0;
     out->disk_bytes = sizes.disk_bytes;
+    out->held_bytes = sizes.unlisted_bytes;
     out->keydir_bytes = keydir_memory_size(store->keydir);
     out->keydir_buckets = atomic_load(&shared->keydir.bucket_count);
     out->keydir_nodes = atomic_load(&shared->keydir.node_count) - atomic_load(&shared->keydir.node_free_count);

@@ -7,7 +7,8 @@
 
 #include "store.h"
 
-#define SEGMENT_SIZE_DEFAULT (UINT64_C(128) << 20)
+#define GROWING_SIZE_MIN (UINT64_C(4) << 20)    /* of segments that grow with the log */
+#define GROWING_SIZE_MAX (UINT64_C(128) << 20)
 #define SEGMENT_SIZE_MIN (UINT64_C(64) << 10)
 #define KEYDIR_LARGE (UINT64_C(1) << 20)    /* bytes that it may have whatever it holds */
 #define DISK_SIZE_MIN (UINT64_C(1) << 20)
@@ -161,19 +162,17 @@ static void wait_for_calls(struct pykv_store *store)
 /* ---- Opening ---- */
 
 /* Where there may be little of it, in pieces of which some can be given back. */
-static uint64_t segment_size_for(uint64_t disk_size_max)
+static uint64_t growing_size_max(uint64_t disk_size_max)
 {
     uint64_t part = disk_size_max / 16 & ~UINT64_C(0xFFFF);
-    if (disk_size_max == 0 || part >= SEGMENT_SIZE_DEFAULT)
-        return SEGMENT_SIZE_DEFAULT;
+    if (disk_size_max == 0 || part >= GROWING_SIZE_MAX)
+        return GROWING_SIZE_MAX;
     return part < SEGMENT_SIZE_MIN ? SEGMENT_SIZE_MIN : part;
 }
 
 static int check_options(const char *path, const struct pykv_options *given, struct pykv_options *out)
 {
     *out = *given;
-    if (out->segment_size == 0)
-        out->segment_size = segment_size_for(out->disk_size_max);
     if (out->space_percent == 0)
         out->space_percent = SPACE_PERCENT_DEFAULT;
     if (out->interval_ms == 0)
@@ -187,7 +186,7 @@ static int check_options(const char *path, const struct pykv_options *given, str
     if (out->flag < PYKV_FLAG_READ || out->flag > PYKV_FLAG_NEW || out->durability < PYKV_DURABILITY_PROCESS ||
         out->durability > PYKV_DURABILITY_COMMIT || (out->io != PYKV_IO_MMAP && out->io != PYKV_IO_PREAD))
         return error_set(PYKV_INVALID, 0, NULL, 0, "flag, durability or io has no such value");
-    if (out->segment_size < SEGMENT_SIZE_MIN || out->segment_size > SEGMENT_SIZE_MAX)
+    if (out->segment_size != 0 && (out->segment_size < SEGMENT_SIZE_MIN || out->segment_size > SEGMENT_SIZE_MAX))
         return error_set(PYKV_INVALID, 0, NULL, 0, "segment_size must be from 64 KiB to 1 GiB, not %llu bytes",
                          (unsigned long long)out->segment_size);
     if (out->disk_size_max != 0 && out->disk_size_max < DISK_SIZE_MIN)
@@ -254,7 +253,11 @@ static int start_log(struct pykv_store *store)
     log->dir = store->dir;
     log->shared = store->shared;
     log->process = &store->process;
-    log->segment_size = store->options.segment_size;
+    log->segment_size_min = log->segment_size_max = store->options.segment_size;
+    if (store->options.segment_size == 0) {
+        log->segment_size_max = growing_size_max(store->options.disk_size_max);
+        log->segment_size_min = log->segment_size_max < GROWING_SIZE_MIN ? log->segment_size_max : GROWING_SIZE_MIN;
+    }
     log->disk_size_max = store->options.disk_size_max;
     log->file_mode = store->options.file_mode;
     log->writable = !store->read_only;

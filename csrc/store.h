@@ -57,7 +57,7 @@ struct pykv_store {
     _Atomic bool idle;              /* nobody has written for a while */
     _Atomic bool loading;           /* pykv_load() was called: what expires stays, lest it take a version */
     _Atomic uint64_t looked_until;  /* up to here in the log a writer of ours need not look for what is due */
-    _Atomic uint64_t told_at;       /* where in the log we last told how much there is */
+    _Atomic uint64_t tell_at;       /* where in the log a writer of ours tells how much there is */
     _Atomic uint64_t held_at;       /* where in the log a writer of ours last asked whether to wait */
 
     bool rewrite_tail;              /* a sync failed before: write the tail anew when recovering */
@@ -203,8 +203,9 @@ void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper 
 
 /* ---- usage.c ---- */
 
-/* How near the log is to its bound, in thousandths: see struct shared. `stuck`: waiting would not help. */
-void usage_tell(struct pykv_store *store, bool stuck);
+/* How near the log is to its bound, in thousandths: see struct shared. `stuck`: waiting would not help. True: the
+ * log is to be compacted. */
+bool usage_tell(struct pykv_store *store, bool stuck);
 #define PRESSURE_SOME 500u      /* from here on writers wait a moment now and then, */
 #define PRESSURE_FULL 1000u     /* and from here on until there is room */
 

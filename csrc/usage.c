@@ -1,5 +1,7 @@
 #include "usage.h"
 
+#define TELL_PART 16u       /* of a segment is written between two looks at how much there is */
+
 uint64_t usage_lowest_birth_but(const struct usage *usage, const struct segment_entry *entry)
 {
     return atomic_load(&entry->birth) == usage->births[0] ? usage->births[1] : usage->births[0];
@@ -24,8 +26,9 @@ void usage_measure(struct pykv_store *store, struct usage *out)
 {
     struct shared *shared = store->shared;
     struct shared_counters counters = shared_counters(shared);
-    uint64_t reserved = atomic_load(&shared->reserved), active = position_segment(reserved);
+    uint64_t active = position_segment(atomic_load(&shared->reserved));
     *out = (struct usage){ .live = counters.live_bytes, .births = { UINT64_MAX, UINT64_MAX } };
+    out->segment = log_capacity(&store->log, &out->log);
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
         const struct segment_entry *entry = &shared->segments[i];
         uint64_t id = atomic_load_explicit(&entry->id, memory_order_relaxed);
@@ -38,25 +41,23 @@ void usage_measure(struct pykv_store *store, struct usage *out)
         } else if (birth < out->births[1]) {
             out->births[1] = birth;
         }
-        bool copies = atomic_load(&entry->kind) == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0;
-        if (!segment_retired(entry) && !copies)
-            out->log += id == active ? position_offset(reserved) : atomic_load_explicit(&entry->length, memory_order_relaxed);
     }
     uint64_t reserve = atomic_load(&shared->reserve_size);
     uint64_t others = keydir_memory_size(store->keydir) + 3 * 8 * counters.keys + SHARED_SIZE + reserve;
-    uint64_t part = counters.live_bytes / 16, segment = store->options.segment_size;
+    uint64_t part = counters.live_bytes / 16, segment = out->segment;
     out->portion = part > segment / 2 ? part : segment / 2;
     others += out->portion;
-    uint64_t most = counters.live_bytes / 100 * store->options.space_percent + 2 * store->options.segment_size;
-    uint64_t least = counters.live_bytes + counters.live_bytes / 10 + 2 * store->options.segment_size;
+    uint64_t most = counters.live_bytes / 100 * store->options.space_percent + 2 * segment;
+    uint64_t least = counters.live_bytes + counters.live_bytes / 10 + 2 * segment;
     out->limit = most > least + others ? most - others : least;
     uint64_t disk = store->options.disk_size_max - store->options.disk_size_max / 8;
     if (store->options.disk_size_max != 0 && out->limit > disk)
         out->limit = disk;          /* so that what is dead goes before what is new is refused */
     bool full = atomic_load(&shared->disk_full) || atomic_load(&shared->reserve_lent);
     out->room = !full ? UINT64_MAX : reserve > RESERVE_LEAST ? reserve - RESERVE_LEAST : 0;   /* the manifest's */
-    uint64_t slack = segment / 2 < out->limit / 2 ? segment / 2 : out->limit / 2;
+    uint64_t slack = segment < out->limit / 2 ? segment : out->limit / 2;
     out->begin = out->limit - slack;
+    out->hope = usage_active_long(store, out) && usage_active_dead(store, 1, 10);
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !out->hope; i++) {
         const struct segment_entry *entry = &shared->segments[i];
         uint64_t cost, id = atomic_load_explicit(&entry->id, memory_order_relaxed);
@@ -142,6 +143,11 @@ bool usage_active_dead(struct pykv_store *store, uint64_t least, uint64_t part)
     return length > needed && length - needed >= least && length - needed >= length / part;
 }
 
+bool usage_active_long(struct pykv_store *store, const struct usage *usage)
+{
+    return usage->log > usage->begin && position_offset(atomic_load(&store->shared->tail)) > usage->segment;
+}
+
 uint64_t usage_choose_full(struct pykv_store *store, const struct usage *usage)
 {
     uint64_t id = choose(store, usage, 10);
@@ -158,19 +164,21 @@ uint64_t usage_choose_due(struct pykv_store *store, const struct usage *usage)
         id = usage_choose_full(store, usage);
     if (id == 0)
         id = choose(store, usage, 90);
-    if (id == 0 && atomic_load(&store->idle) && usage->log > usage->live + usage->live / 2 + LITTLE)
+    if (id == 0 && atomic_load(&store->idle) && usage->log > usage->live + usage->live / 4 + LITTLE)
         id = choose(store, usage, 25);
     return id;
 }
 
-void usage_tell(struct pykv_store *store, bool stuck)
+bool usage_tell(struct pykv_store *store, bool stuck)
 {
     struct usage usage;
     uint64_t pressure = 0;
     usage_measure(store, &usage);
+    atomic_store(&store->tell_at, atomic_load(&store->shared->tail) + usage.segment / RECORD_ALIGNMENT / TELL_PART);
     if (usage.log > usage.begin && usage.hope && !stuck && !atomic_load(&store->shared->compaction_paused))
         pressure = (usage.log - usage.begin) * 1000 / (usage.limit - usage.begin + 1);
     uint32_t before = atomic_exchange(&store->shared->pressure, pressure > 2000 ? 2000u : (uint32_t)pressure);
     if (before >= PRESSURE_FULL && pressure < PRESSURE_FULL)
         store->os->wake(store->os, (const uint32_t *)&store->shared->pressure, true);
+    return usage.log > usage.begin;
 }

@@ -8,9 +8,9 @@
 #define LITTLE (UINT64_C(1) << 20)  /* dead bytes that an idle store is not tidied up for */
 
 struct usage {
-    uint64_t log;               /* bytes of all segments, but for those that only wait for snapshots, and the
-                                 * copies of the portion under way, for which the limit leaves room */
-    uint64_t live;              /* of these */
+    uint64_t segment, log;      /* what log_capacity() tells. For the copies, which it does not count, the
+                                 * limit leaves room */
+    uint64_t live;              /* bytes of the log */
     uint64_t limit, begin;      /* bytes that the log may have; from where on it is compacted */
     uint64_t portion;           /* of segments that are emptied before the space of any is given back: one sync
                                  * and one manifest are enough for as much as such a store can wait for */
@@ -33,5 +33,8 @@ uint64_t usage_choose_next(struct pykv_store *store, const struct usage *usage, 
 /* Whether of the active segment one part in so many is dead, so that it is worth ending. Its tombstones
  * count as dead, too: by the time that its turn comes there may be nothing left that they hide. */
 bool usage_active_dead(struct pykv_store *store, uint64_t least, uint64_t part);
+/* Whether the log is to be compacted and the active segment is longer than a new one would be, begun when the
+ * log was larger or by a process with larger ones: what is dead in it counts, and can't be given back. */
+bool usage_active_long(struct pykv_store *store, const struct usage *usage);
 
 #endif

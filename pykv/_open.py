@@ -80,9 +80,9 @@ def open(
         max_disk_bytes: Limit of all segments together, 1 MiB or more; None: that of the disk. What
             is dead is given back before a write is refused. An eighth of it is kept for deletes,
             which are never refused, and for the copies that compaction makes.
-        segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: 128 MiB, or a sixteenth
-            of *max_disk_bytes*. It is the unit in which dead space is reclaimed, and no limit on a
-            value.
+        segment_bytes: Bytes of a file of the log, 64 KiB to 1 GiB; None: a sixteenth of the log as
+            it grows, 4 to 128 MiB, and of *max_disk_bytes* at most. It is the unit in which dead
+            space is reclaimed, and no limit on a value.
         space_factor: All files together may have this many times the live bytes, and two segments
             more, before writers wait for compaction: 1.1 to 100. A low factor saves disk, a high
             one work.

@@ -36,7 +36,7 @@ class Stats:
         snapshot_bytes: Bytes of the log written since, which it keeps from being reclaimed.
         snapshot_ms: Milliseconds since it was taken.
         log_limit_bytes: What log_bytes may reach before writers wait for compaction.
-        held_bytes: Bytes of segments that only wait for snapshots to be closed.
+        held_bytes: Bytes of segments that only wait for snapshots to be closed, or are about to go.
         written_bytes: Bytes appended to the log since the keydir was made.
         copied_bytes: Bytes that compaction copied since then.
         freed_bytes: Bytes that compaction gave back since then.

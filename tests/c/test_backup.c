@@ -553,6 +553,7 @@ static void a_compaction_may_have_failed(void)
         struct pykv_progress compaction = { .left = 0 };
         struct pykv_store *store = make(sim, &state, &random);
         struct sim_fault fault = { .call = SIM_FILE_WRITE, .at = at, .os_errno = ENOSPC };
+        CHECK_EQUAL(pykv_compaction_pause(store, 1), PYKV_OK);      /* all is left for the one that fails */
         work(store, &state, &random, 30);
         sim_fail(sim, &fault);
         int status;

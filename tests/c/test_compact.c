@@ -8,6 +8,7 @@
 #include "sim_os.h"
 #include "store.h"
 #include "test.h"
+#include "usage.h"
 
 #define SEGMENT_SIZE (64u << 10)
 #define DEFAULT PYKV_DURABILITY_DEFAULT
@@ -198,6 +199,84 @@ static void what_is_copied_is_what_was_verified(void)
     pykv_free(store);
 }
 
+/* ---- What is told while files go ---- */
+
+static struct pykv_store *told_of;
+static uint64_t told_most;
+
+static int telling_remove(const struct os *os, int dir, const char *name)
+{
+    struct pykv_stats stats;
+    CHECK_EQUAL(pykv_stats(told_of, &stats), PYKV_OK);
+    if (stats.disk_bytes - stats.held_bytes > told_most)
+        told_most = stats.disk_bytes - stats.held_bytes;
+    return os_posix.file_remove(os, dir, name);
+}
+
+/* Of many segments that waited for a snapshot one after the other is removed: those that are still to go are
+ * told as held, as they were before. */
+static void what_is_about_to_go_is_told_as_held(void)
+{
+    struct pykv_options options = { .flag = PYKV_FLAG_CREATE, .segment_size = SEGMENT_SIZE };
+    struct os telling = os_posix;
+    struct pykv_snapshot *snapshot;
+    struct pykv_stats stats;
+    char path[512], name[16];
+    alarm(120);
+    snprintf(path, sizeof path, "%s/store", test_dir());
+    CHECK_EQUAL(pykv_open_with(&telling, path, &options, &told_of), PYKV_OK);
+    maintain_stop(told_of);
+    CHECK_EQUAL(pykv_compaction_pause(told_of, 1), PYKV_OK);
+    for (int i = 0; i < 100; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        put(told_of, name, 60000, (char)i);
+    }
+    CHECK_EQUAL(pykv_snapshot_open(told_of, &snapshot), PYKV_OK);
+    CHECK_EQUAL(pykv_clear(told_of, DEFAULT), PYKV_OK);
+    CHECK_EQUAL(compact_all(told_of), PYKV_OK);
+    CHECK_EQUAL(pykv_stats(told_of, &stats), PYKV_OK);
+    CHECK(stats.held_bytes > 5 << 20);
+    telling.file_remove = telling_remove;
+    pykv_snapshot_free(snapshot);
+    CHECK_EQUAL(compact_all(told_of), PYKV_OK);
+    telling.file_remove = os_posix.file_remove;
+    CHECK(told_most != 0);
+    CHECK(told_most < 2 << 20);
+    CHECK_EQUAL(pykv_stats(told_of, &stats), PYKV_OK);
+    CHECK_EQUAL(stats.held_bytes, 0);
+    pykv_free(told_of);
+}
+
+/* ---- An idle store on a full disk ---- */
+
+/* The active segment is worth ending, but its successor finds no room: what others have comes back all the same. */
+static void what_cannot_be_ended_stops_nothing(void)
+{
+    struct pykv_options options = { .flag = PYKV_FLAG_CREATE, .segment_size = 4 << 20 };
+    struct pykv_store *store;
+    struct pykv_stats stats;
+    struct sim *sim = sim_new(1);
+    CHECK_EQUAL(pykv_open_with(sim_os(sim), "/store", &options, &store), PYKV_OK);
+    CHECK_EQUAL(pykv_compaction_pause(store, 1), PYKV_OK);
+    for (int i = 0; i < 150; i++)       /* one segment and a half, of which all is dead but the last */
+        put(store, "key", 40000, (char)i);
+    sim_advance_ms(sim, 2000);
+    put(store, "key", 100, 'k');        /* makes the reserve, and whatever else is due */
+    CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+    sim_set_disk_size(sim, stats.disk_bytes);
+    CHECK_EQUAL(pykv_compaction_pause(store, 0), PYKV_OK);
+    atomic_store(&store->idle, true);
+    CHECK(usage_active_dead(store, LITTLE, 2));
+    for (int i = 0; i < 3; i++)
+        maintain_keeper(store);
+    CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+    CHECK(stats.freed_bytes > 3 << 20);
+    check_value(store, "key", 100, 'k');
+    CHECK_EQUAL(pykv_close(store), PYKV_OK);
+    pykv_free(store);
+    sim_free(sim);
+}
+
 /* ---- Behind 4 GiB of a segment no record can begin ---- */
 
 static void no_record_begins_where_no_location_leads(void)
@@ -232,4 +311,5 @@ static void no_record_begins_where_no_location_leads(void)
 }
 
 TEST_MAIN(CASE(the_segment_last_written_to_is_gone), CASE(a_checkpoint_waits_for_the_manifest),
-          CASE(what_is_copied_is_what_was_verified), CASE(no_record_begins_where_no_location_leads))
+          CASE(what_is_copied_is_what_was_verified), CASE(what_is_about_to_go_is_told_as_held),
+          CASE(what_cannot_be_ended_stops_nothing), CASE(no_record_begins_where_no_location_leads))

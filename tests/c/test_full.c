@@ -246,6 +246,35 @@ static void the_reserve_is_made_by_who_needs_it(void)
     end();
 }
 
+/* One batch of deletes that finds no room, time and again: the log is as it was. */
+static void a_clear_that_is_refused(void)
+{
+    static uint8_t keys[3000 * 200];
+    static uint32_t sizes[3000];
+    struct pykv_stats before, after;
+    begin(1, 0);
+    for (uint32_t i = 0; i < 3000; i++) {
+        sizes[i] = 200;
+        memcpy(keys + 200 * i, &i, 4);
+    }
+    CHECK_EQUAL(pykv_write(store, 3000, NULL, keys, sizes, NULL, NULL, NULL, DEFAULT, NULL, NULL, NULL), PYKV_OK);
+    sim_advance_ms(sim, 2000);
+    for (uint32_t i = 0; i < 5; i++)        /* one of them looks what is due, and the reserve is made */
+        CHECK_EQUAL(put(i, VALUE_MAX, 0), PYKV_OK);
+    CHECK_EQUAL(pykv_stats(store, &before), PYKV_OK);
+    sim_set_disk_size(sim, before.disk_bytes + (200 << 10));
+    for (uint32_t i = 0; i < 5; i++) {
+        CHECK_EQUAL(pykv_clear(store, DEFAULT), PYKV_FULL);
+        delete(i, true);
+        CHECK_EQUAL(pykv_stats(store, &after), PYKV_OK);
+        CHECK_EQUAL(after.segments, before.segments);
+    }
+    sim_set_disk_size(sim, 0);
+    CHECK_EQUAL(pykv_clear(store, DEFAULT), PYKV_OK);
+    memset(model, 0, sizeof model);
+    end();
+}
+
 /* ---- What a full disk makes wait ---- */
 
 static bool waited;
@@ -337,5 +366,6 @@ static void all_writes_wait_alike(void)
     }
 }
 
-TEST_MAIN(CASE(all_writes_wait_alike), CASE(a_disk_that_is_full_now_and_then), CASE(deletes_empty_a_full_disk),
+TEST_MAIN(CASE(all_writes_wait_alike), CASE(a_clear_that_is_refused),
+          CASE(a_disk_that_is_full_now_and_then), CASE(deletes_empty_a_full_disk),
           CASE(the_reserve_is_made_late), CASE(the_reserve_is_made_by_who_needs_it), CASE(a_limit))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -262,6 +263,84 @@ def test_who_may_not_compact(tmp_path: Path) -> None:
             pytest.raises(pykv.ReadOnlyError),
         ):
             getattr(reader, call)()
+
+
+def capacities(path: Path) -> dict[int, int]:
+    """Of each segment, by its number: what its header says (csrc/format.md)."""
+    found = {}
+    for file in path.glob("segment-*"):
+        with contextlib.suppress(FileNotFoundError), file.open("rb") as opened:
+            found[int(file.name[8:])] = int.from_bytes(opened.read(64)[56:64], "little")
+    return found
+
+
+def bound(stats: pykv.Stats) -> float:
+    """Of all files: twice the live bytes and two segments, each a sixteenth of the log."""
+    segment = min(max((stats.log_bytes - stats.held_bytes) / 16, 4 << 20), 128 << 20)
+    return 2.0 * stats.live_bytes + 2 * segment
+
+
+def test_segments_grow_with_the_log(tmp_path: Path) -> None:
+    with pykv.open(tmp_path / "db") as db:
+        seen: dict[int, int] = {}
+        for number in range(300):
+            db[b"%d" % number] = bytes(1 << 20)
+            seen |= capacities(tmp_path / "db")
+            log = db.stats().log_bytes
+            assert seen[max(seen)] <= max(log // 16, 4 << 20)
+        assert list(dict.fromkeys(seen[number] >> 20 for number in sorted(seen))) == [4, 8, 16]
+
+
+@pytest.mark.parametrize("size", [SEGMENT, 5_000_000])
+def test_the_size_of_segments_that_the_user_says_stays(tmp_path: Path, size: int) -> None:
+    with pykv.open(tmp_path / "db", segment_bytes=size) as db:
+        for number in range(600):
+            db[b"%d" % number] = bytes(20_000)
+        db.delete_many([b"%d" % number for number in range(0, 600, 3)])
+        db.compact()
+        assert set(capacities(tmp_path / "db").values()) == {size}
+
+
+def test_a_small_store_keeps_its_bound(tmp_path: Path) -> None:
+    """20 MB, written anew ten times over, at every look."""
+    chance = random.Random(11)
+    with pykv.open(tmp_path / "db") as db:
+        for number in range(220_000):
+            db[b"%d" % chance.randrange(20_000)] = b"v" * 1_000
+            if number % 200 == 0:
+                stats = db.stats()
+                assert stats.disk_bytes - stats.held_bytes <= bound(stats)
+        assert db.stats().freed_bytes > 100_000_000
+
+
+def test_a_store_that_shrinks_keeps_the_bound_of_a_small_one(tmp_path: Path) -> None:
+    with pykv.open(tmp_path / "db") as db:
+        for number in range(300):
+            db[b"large%d" % number] = bytes(1 << 20)
+        assert max(capacities(tmp_path / "db").values()) == 16 << 20
+        db.delete_many([b"large%d" % number for number in range(300)])
+        for number in range(40_000):
+            db[b"%d" % (number % 4_000)] = b"v" * 1_000
+        until(lambda: db.stats().disk_bytes <= bound(db.stats()) < 17 << 20)
+        assert max(capacities(tmp_path / "db").values()) == 4 << 20
+
+
+def test_a_large_segment_of_an_older_build(tmp_path: Path) -> None:
+    """It had 128 MiB at once. It is ended when it takes more than a store of this size may."""
+    with pykv.open(tmp_path / "db", segment_bytes=128 << 20) as db:
+        db.update((b"%d" % number, b"old" * 300) for number in range(20_000))
+    with pykv.open(tmp_path / "db") as db:
+        assert set(capacities(tmp_path / "db").values()) == {128 << 20}
+        assert db[b"7"] == b"old" * 300
+        for number in range(100_000):
+            db[b"%d" % (number % 19_000)] = b"new" * 300
+            if number > 80_000 and number % 200 == 0:
+                stats = db.stats()
+                assert stats.disk_bytes - stats.held_bytes <= bound(stats)
+        assert set(capacities(tmp_path / "db").values()) == {4 << 20}
+        assert all(db[b"%d" % number] == b"new" * 300 for number in range(19_000))
+        assert all(db[b"%d" % number] == b"old" * 300 for number in range(19_000, 20_000))
+        assert db.verify().ok
 
 
 def test_values_larger_than_a_segment(tmp_path: Path) -> None:

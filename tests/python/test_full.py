@@ -128,19 +128,20 @@ def test_a_limit_below_the_least(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
+def disk(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A small file system of its own."""
     path = tmp_path / "disk"
     path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK}", "none", str(path)]
+    size = getattr(request, "param", DISK)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(path)]
     if subprocess.run(command, check=False, capture_output=True).returncode != 0:
         pytest.skip("no file system can be mounted here")
     yield path
     subprocess.run(["umount", "-l", str(path)], check=True)
 
 
-def open_on(disk: Path, io: pykv.IO = "mmap") -> pykv.Store:
-    db = pykv.open(disk / "db", segment_bytes=1 << 20, io=io)
+def open_on(disk: Path, io: pykv.IO = "mmap", segment: int | None = 1 << 20) -> pykv.Store:
+    db = pykv.open(disk / "db", segment_bytes=segment, io=io)
     until((disk / "db" / "reserve").exists)
     return db
 
@@ -162,9 +163,12 @@ def test_deletes_work_on_a_full_disk_and_space_comes_back(disk: Path, io: pykv.I
         assert len(db) == count // 3 * 2 + 1
 
 
-def test_small_records_deleted_at_random(disk: Path) -> None:
+@pytest.mark.parametrize(
+    ("disk", "segment"), [(DISK, 1 << 20), (4 * DISK, None)], indirect=["disk"], ids=str
+)
+def test_small_records_deleted_at_random(disk: Path, segment: int | None) -> None:
     """No segment is mostly dead, so space comes back only by copying nearly all of one."""
-    with open_on(disk) as db:
+    with open_on(disk, segment=segment) as db:
         keys = [b"k%d" % number for number in range(fill(db, size=100))]
         random.Random(1).shuffle(keys)
         for key in keys[: len(keys) * 2 // 3]:
