@@ -18,6 +18,7 @@
 #define SPACE_PERCENT_MAX 10000u
 #define INTERVAL_MS_DEFAULT 1000u
 #define INTERVAL_MS_MAX 3600000u
+#define DYING_MS 500u           /* a process that is being ended has let go of its files by then */
 
 const char *pykv_version_string(void) { return "0.1.0"; }
 
@@ -502,6 +503,23 @@ static int look_for_backup(struct pykv_store *store)
     return status;
 }
 
+/* Of one that the lock file does not tell of: it was removed. Or he is just dying, since the system closes his
+ * files one after the other: so we wait a moment. */
+static int check_unheld(struct pykv_store *store)
+{
+    const uint32_t never = 0;
+    bool held = false;
+    int status = process_holds(&store->process, store->space.fd, &held);
+    for (uint32_t waited = 0; status == PYKV_OK && held && waited < DYING_MS; waited++) {
+        store->os->wait(store->os, &never, 0, 1);
+        status = process_holds(&store->process, store->space.fd, &held);
+    }
+    if (status == PYKV_OK && held)
+        status = error_set(PYKV_BUSY, 0, store->path, 0,
+                           "the store %s is in use, but its file lock was removed: close it everywhere first", store->path);
+    return status;
+}
+
 static int attach_or_build(struct pykv_store *store)
 {
     bool others = false;
@@ -520,14 +538,8 @@ static int attach_or_build(struct pykv_store *store)
         drop_space(store);          /* perhaps it was put aside for a moment */
         status = attach(store);
     }
-    if (status == PYKV_OK && !others && store->process.lock_fd >= 0) {
-        bool held = false;
-        if ((status = process_holds(&store->process, store->space.fd, &held)) == PYKV_OK && held)
-            status = error_set(PYKV_BUSY, 0, store->path, 0,
-                               "the store %s is in use, but its file lock was removed: close it everywhere first", store->path);
-        if (status != PYKV_OK)
-            return status;
-    }
+    if (status == PYKV_OK && !others && store->process.lock_fd >= 0 && (status = check_unheld(store)) != PYKV_OK)
+        return status;
     if (status == PYKV_OK && !others && atomic_load(&store->shared->sync_failed) != 0 && store->process.lock_fd >= 0) {
         store->rewrite_tail = true;
         status = PYKV_NOT_FOUND;

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,29 @@ def test_removed_lock_file(path: Path) -> None:
         db[b"b"] = b"2"
     with pykv.open(path) as db:
         assert dict(db) == {b"a": b"1", b"b": b"2"}
+
+
+# Holds what a process holds of the keydir, for a moment: the system lets go of the lock file first.
+DYING = """
+import fcntl, sys, time
+file = open(sys.argv[1], "r+b")
+fcntl.lockf(file, fcntl.LOCK_EX, 1, SLOT)
+print(flush=True)
+time.sleep(0.1)
+"""
+
+
+def test_the_last_one_is_dying(path: Path) -> None:
+    """Whose locks go one after the other: who opens the store then waits for the rest."""
+    with pykv.open(path) as db:
+        db[b"a"] = b"1"
+    script = DYING.replace("SLOT", "64")
+    command = [sys.executable, "-c", script, str(path / "keydir")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as dying:
+        assert dying.stdout is not None
+        dying.stdout.readline()
+        with pykv.open(path) as db:
+            assert dict(db) == {b"a": b"1"}
 
 
 def test_removed_keydir(path: Path) -> None:
