@@ -212,6 +212,22 @@ static int writes_ass_subscript(PyObject *self, PyObject *key, PyObject *value)
     return result;
 }
 
+/* As `self[key] = value`, whatever a subclass makes of that. */
+static PyObject *writes_put(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    if (count != 2) {
+        PyErr_SetString(PyExc_TypeError, "_put(key, value)");
+        return NULL;
+    }
+    if (writes_ass_subscript(self, arguments[0], arguments[1]) != 0)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef writes_methods[] = {
+    { "_put", (PyCFunction)(void (*)(void))writes_put, METH_FASTCALL, NULL },
+    { NULL, NULL, 0, NULL },
+};
 static PyMethodDef reads_methods[] = {
     { "_attach", (PyCFunction)(void (*)(void))reads_attach, METH_FASTCALL, NULL },
     { "_get", (PyCFunction)(void (*)(void))reads_get, METH_FASTCALL, NULL },
@@ -239,6 +255,7 @@ static PyType_Slot reads_slots[] = {
 };
 static PyType_Slot writes_slots[] = {
     { Py_tp_doc, (void *)"`Reads`, and what is written as often." },
+    { Py_tp_methods, writes_methods },
     { Py_mp_ass_subscript, (void *)writes_ass_subscript },
     { 0, NULL },
 };

@@ -102,7 +102,7 @@ class Store(StoreReader, Writes, MutableMapping[bytes, bytes]):
         Cost: one append to the log, one slot. Source: `pykv_put` in csrc/pykv.h.
         """
         if ttl is None and durable is None:
-            self[key] = value  # in C: _module.c
+            self._put(key, value)  # in C: _module.c
         else:
             self._put_rarely(key, value, ttl, durable)
 
