@@ -55,7 +55,7 @@ void usage_measure(struct pykv_store *store, struct usage *out)
         out->limit = disk;          /* so that what is dead goes before what is new is refused */
     bool full = atomic_load(&shared->disk_full) || atomic_load(&shared->reserve_lent);
     out->room = !full ? UINT64_MAX : reserve > RESERVE_LEAST ? reserve - RESERVE_LEAST : 0;   /* the manifest's */
-    uint64_t slack = segment < out->limit / 2 ? segment : out->limit / 2;
+    uint64_t slack = segment / 2 < out->limit / 2 ? segment / 2 : out->limit / 2;
     out->begin = out->limit - slack;
     out->hope = usage_active_long(store, out) && usage_active_dead(store, 1, 10);
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !out->hope; i++) {
