@@ -11,6 +11,8 @@
 #define Py_LIMITED_API 0x030B0000
 #endif
 #include <Python.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <string.h>
 #include <structmember.h>
@@ -26,17 +28,63 @@ struct reads {
     PyObject *handle;           /* of cffi: what its calls take for `store`, or NULL */
     struct pykv_store *store;
     struct pykv_snapshot *snapshot;     /* ours. NULL: we read the newest of everything */
+    _Atomic uint32_t careful;   /* so many more reads give the GIL away */
 };
 
-static int64_t find(const struct reads *reads, const char *key, Py_ssize_t key_size, void *buffer, size_t capacity)
+/* ---- The GIL ----
+ *
+ * A read in memory takes 150 ns, and waits for nobody; to give the GIL away for it wakes a thread that waits for it, which
+ * takes longer, and comes too late. A read that the disk has part in takes 60 us and more. So reads keep the GIL until one
+ * has taken long, and then give it away for the next thousand: where data are larger than memory one read in a thousand
+ * stops other threads for a page fault. */
+#define CAREFUL 1000u
+
+#if defined __x86_64__
+#define LONG_TICKS 50000u       /* 15 to 25 us */
+static inline uint64_t ticks(void) { return __builtin_ia32_rdtsc(); }
+#else                           /* each read is long: all give it away */
+#define LONG_TICKS 0u
+static inline uint64_t ticks(void) { return 0; }
+#endif
+
+struct call {
+    PyThreadState *thread;      /* NULL: we keep the GIL, */
+    uint64_t start;             /* and began then */
+};
+
+/* `large`: it will copy much. A snapshot may have to go back over any number of versions. */
+static inline struct call begin_read(struct reads *reads, bool large)
+{
+    struct call call = { .thread = NULL };
+    uint32_t careful = atomic_load_explicit(&reads->careful, memory_order_relaxed);
+    if (careful == 0 && LONG_TICKS != 0 && !large && reads->snapshot == NULL) {
+        call.start = ticks();
+        return call;
+    }
+    atomic_store_explicit(&reads->careful, careful == 0 ? 0 : careful - 1, memory_order_relaxed);
+    call.thread = PyEval_SaveThread();
+    return call;
+}
+
+static inline void end_read(struct reads *reads, struct call call)
+{
+    if (call.thread != NULL)
+        PyEval_RestoreThread(call.thread);
+    else if (ticks() - call.start > LONG_TICKS)
+        atomic_store_explicit(&reads->careful, CAREFUL, memory_order_relaxed);
+}
+
+/* ---- Reads ---- */
+
+static int64_t find(struct reads *reads, const char *key, Py_ssize_t key_size, void *buffer, size_t capacity)
 {
     int64_t size;
-    Py_BEGIN_ALLOW_THREADS
+    struct call call = begin_read(reads, capacity > SMALL_SIZE);
     if (reads->snapshot != NULL)
         size = pykv_snapshot_get(reads->snapshot, (const uint8_t *)key, (size_t)key_size, buffer, capacity, NULL);
     else
         size = pykv_get(reads->store, (const uint8_t *)key, (size_t)key_size, buffer, capacity, NULL);
-    Py_END_ALLOW_THREADS
+    end_read(reads, call);
     return size;
 }
 
@@ -44,7 +92,7 @@ static int64_t find(const struct reads *reads, const char *key, Py_ssize_t key_s
 static PyObject *lookup(PyObject *self, PyObject *key, int64_t *size)
 {
     char small[SMALL_SIZE];
-    const struct reads *reads = (struct reads *)self;
+    struct reads *reads = (struct reads *)self;
     *size = UNUSUAL;
     if (!PyBytes_CheckExact(key))
         return NULL;
@@ -113,15 +161,14 @@ static PyObject *reads_subscript(PyObject *self, PyObject *key)
 
 static int reads_contains(PyObject *self, PyObject *key)
 {
-    const struct reads *reads = (struct reads *)self;
+    struct reads *reads = (struct reads *)self;
     if (PyBytes_CheckExact(key)) {
         const uint8_t *bytes = (const uint8_t *)PyBytes_AsString(key);
         size_t key_size = (size_t)PyBytes_Size(key);
-        int status;
-        Py_BEGIN_ALLOW_THREADS
-        status = reads->snapshot != NULL ? pykv_snapshot_contains(reads->snapshot, bytes, key_size, NULL)
-                                         : pykv_contains(reads->store, bytes, key_size, NULL);
-        Py_END_ALLOW_THREADS
+        struct call call = begin_read(reads, false);
+        int status = reads->snapshot != NULL ? pykv_snapshot_contains(reads->snapshot, bytes, key_size, NULL)
+                                             : pykv_contains(reads->store, bytes, key_size, NULL);
+        end_read(reads, call);
         if (status == PYKV_OK || status == PYKV_NOT_FOUND)
             return status == PYKV_OK;
     }
