@@ -114,7 +114,7 @@ def test_limits_match_the_header() -> None:
     text = HEADER.read_text()
     assert f"#define PYKV_KEY_SIZE_MAX {_buffers.KEY_SIZE_MAX}u" in text
     assert f"#define PYKV_VALUE_SIZE_MAX {_buffers.VALUE_SIZE_MAX}u" in text
-    assert "64 KiB to 1 GiB; 0: 128 MiB" in text
+    assert "64 KiB to 1 GiB; 0: a sixteenth of the log" in text
     assert _open.SEGMENT_SIZES == (64 * 1024, 1024**3)
     assert "1 to 3,600,000" in text
     assert _open.INTERVALS == (1, 3_600_000)
