@@ -1,5 +1,5 @@
 /* _module.c -- what is called a million times a second, without cffi in between: `store[key]`, `get`,
- * `key in store` and `store[key] = value`. A call through cffi from a method in Python takes 250 ns more than
+ * `key in store` and `store[key] = value`. A call through cffi from a method in Python takes some 250 ns beside
  * the 60 that a lookup takes, so these four are slots of two base classes here, from which those of _reader.py
  * and _store.py inherit. They know the usual case: keys and values that are bytes, and success. Anything else
  * goes to a method in Python, which goes through cffi, as all other calls do; of those for many keys only the loop over
@@ -47,30 +47,31 @@ static inline uint64_t ticks(void) { return __builtin_ia32_rdtsc(); }
 static inline uint64_t ticks(void) { return 0; }
 #endif
 
-struct call {
-    PyThreadState *thread;      /* NULL: we keep the GIL, */
+struct gil {
+    PyThreadState *thread;      /* that gave it away; NULL: we keep it, */
     uint64_t start;             /* and began then */
 };
 
 /* `large`: it will copy much. A snapshot may have to go back over any number of versions. */
-static inline struct call begin_read(struct reads *reads, bool large)
+static inline struct gil begin_read(struct reads *reads, bool large)
 {
-    struct call call = { .thread = NULL };
+    struct gil gil = { .thread = NULL };
     uint32_t careful = atomic_load_explicit(&reads->careful, memory_order_relaxed);
     if (careful == 0 && LONG_TICKS != 0 && !large && reads->snapshot == NULL) {
-        call.start = ticks();
-        return call;
+        gil.start = ticks();
+        return gil;
     }
-    atomic_store_explicit(&reads->careful, careful == 0 ? 0 : careful - 1, memory_order_relaxed);
-    call.thread = PyEval_SaveThread();
-    return call;
+    if (careful != 0)
+        atomic_store_explicit(&reads->careful, careful - 1, memory_order_relaxed);
+    gil.thread = PyEval_SaveThread();
+    return gil;
 }
 
-static inline void end_read(struct reads *reads, struct call call)
+static inline void end_read(struct reads *reads, struct gil gil)
 {
-    if (call.thread != NULL)
-        PyEval_RestoreThread(call.thread);
-    else if (ticks() - call.start > LONG_TICKS)
+    if (gil.thread != NULL)
+        PyEval_RestoreThread(gil.thread);
+    else if (ticks() - gil.start > LONG_TICKS)
         atomic_store_explicit(&reads->careful, CAREFUL, memory_order_relaxed);
 }
 
@@ -79,12 +80,12 @@ static inline void end_read(struct reads *reads, struct call call)
 static int64_t find(struct reads *reads, const char *key, Py_ssize_t key_size, void *buffer, size_t capacity)
 {
     int64_t size;
-    struct call call = begin_read(reads, capacity > SMALL_SIZE);
+    struct gil gil = begin_read(reads, capacity > SMALL_SIZE);
     if (reads->snapshot != NULL)
         size = pykv_snapshot_get(reads->snapshot, (const uint8_t *)key, (size_t)key_size, buffer, capacity, NULL);
     else
         size = pykv_get(reads->store, (const uint8_t *)key, (size_t)key_size, buffer, capacity, NULL);
-    end_read(reads, call);
+    end_read(reads, gil);
     return size;
 }
 
@@ -165,10 +166,10 @@ static int reads_contains(PyObject *self, PyObject *key)
     if (PyBytes_CheckExact(key)) {
         const uint8_t *bytes = (const uint8_t *)PyBytes_AsString(key);
         size_t key_size = (size_t)PyBytes_Size(key);
-        struct call call = begin_read(reads, false);
+        struct gil gil = begin_read(reads, false);
         int status = reads->snapshot != NULL ? pykv_snapshot_contains(reads->snapshot, bytes, key_size, NULL)
                                              : pykv_contains(reads->store, bytes, key_size, NULL);
-        end_read(reads, call);
+        end_read(reads, gil);
         if (status == PYKV_OK || status == PYKV_NOT_FOUND)
             return status == PYKV_OK;
     }
@@ -178,6 +179,7 @@ static int reads_contains(PyObject *self, PyObject *key)
     return found;
 }
 
+/* The store that is read: `handle` of cffi, and its address; 0: none, which is a closed one. */
 static PyObject *reads_attach(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     struct reads *reads = (struct reads *)self;

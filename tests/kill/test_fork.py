@@ -118,8 +118,7 @@ def test_the_parent_dies(tmp_path: Path) -> None:
     for _ in range(5):
         outcome.unlink(missing_ok=True)
         worker = workers.Worker(parent)
-        while not worker.done:
-            worker.listen(0.05)
+        worker.listen_beyond(0)
         time.sleep(0.02)
         worker.kill()
         end = time.monotonic() + 10
@@ -170,8 +169,7 @@ def test_another_takes_the_place_of_a_dead_parent(tmp_path: Path) -> None:
         signal.pause()
 
     worker = workers.Worker(parent)
-    while not worker.done:
-        worker.listen(0.05)
+    worker.listen_beyond(0)
     worker.kill()
     try:
         for number in range(10):

@@ -281,8 +281,7 @@ def test_a_dead_process_leaves_its_place(tmp_path: Path) -> None:
             for number in range(20):
                 held = [workers.Worker(hold, path) for _ in range(3)]
                 for worker in held:
-                    while not worker.done:
-                        worker.listen(0.05)
+                    worker.listen_beyond(0)
                 assert db.stats().processes == 7  # they have the store they inherited, too
                 for worker in held:
                     worker.kill()
@@ -315,8 +314,7 @@ def test_iterations_that_nobody_finished_are_forgotten(tmp_path: Path, how: str)
     def check() -> None:
         with pykv.open(path, "w") as db:
             worker = workers.Worker(leave)
-            while not worker.done:
-                worker.listen(0.05)
+            worker.listen_beyond(0)
             if how == "killed":
                 worker.kill()
             before = db.stats().keydir_bytes
