@@ -99,6 +99,15 @@ uint64_t log_limit(const struct log *log, const struct segment *segment)
     return entry_limit(log->shared, segment->id);
 }
 
+/* Whether records may yet be added to it. A roll stores the length before it moves the tail, and may die or fail in
+ * between. */
+static bool segment_grows(const struct log *log, uint64_t id)
+{
+    const struct segment_entry *entry = &log->shared->segments[id % SEGMENT_SLOT_COUNT];
+    return atomic_load(&entry->length) == 0 || position_segment(atomic_load(&log->shared->tail)) == id ||
+           (atomic_load(&entry->kind) == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0);
+}
+
 /* Check the open file against what it should be, and map it. */
 static int segment_load(struct log *log, struct segment *segment, const char *name)
 {
@@ -107,16 +116,23 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
     struct os_stat stat;
     uint8_t bytes[SEGMENT_HEADER_SIZE];
     struct segment_header header;
+    uint64_t least;
     size_t done;
+    bool grows;
     int error;
 
     /* How long it should be, before how long it is: another process may be appending. Blocks that
-     * were reserved are part of it: the next append goes there without asking. */
-    uint64_t least = entry_limit(log->shared, segment->id), reserved = atomic_load(&log->shared->reserved);
-    if (position_segment(reserved) == segment->id && position_offset(reserved) > least)
-        least = position_offset(reserved);
-    if ((error = os->file_stat(os, segment->fd, &stat)) != 0)
-        return error_os(error, name, 0, "stat");
+     * were reserved are part of it: the next append goes there without asking. Where it was ended
+     * meanwhile it may have grown since, or what was reserved been cut off: once more, then. */
+    do {
+        grows = segment_grows(log, segment->id);
+        least = entry_limit(log->shared, segment->id);
+        uint64_t reserved = atomic_load(&log->shared->reserved);
+        if (position_segment(reserved) == segment->id && position_offset(reserved) > least)
+            least = position_offset(reserved);
+        if ((error = os->file_stat(os, segment->fd, &stat)) != 0)
+            return error_os(error, name, 0, "stat");
+    } while (grows && !segment_grows(log, segment->id));
     if ((error = os->file_read(os, segment->fd, bytes, sizeof bytes, 0, &done)) != 0)
         return error_os(error, name, 0, "read");
     int status = done == sizeof bytes ? segment_header_decode(bytes, &header) : PYKV_CORRUPT;
@@ -133,9 +149,6 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
     if (memcmp(header.store_id, log->store_id, sizeof header.store_id) != 0)
         return error_corrupt(name, 24, "the segment belongs to another store");
 
-    /* A roll stores the length before it moves the tail, and may die or fail in between. */
-    bool active = atomic_load(&entry->length) == 0 ||
-                  position_segment(atomic_load(&log->shared->tail)) == segment->id;
     if (stat.size < least)
         return error_set(PYKV_CORRUPT, 0, name, stat.size,
                          "%s is %" PRIu64 " bytes long and should be %" PRIu64, name, stat.size, least);
@@ -144,8 +157,7 @@ static int segment_load(struct log *log, struct segment *segment, const char *na
     /* Only now do we know that what we have read of it was its own: it may have been removed meanwhile. */
     if (atomic_load(&entry->id) != segment->id)
         return error_corrupt(name, 0, "the segment was removed");
-    segment->writable = active && log->writable;
-    bool grows = active || (atomic_load(&entry->kind) == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0);
+    segment->writable = grows && log->writable && atomic_load(&entry->kind) == SEGMENT_LOG;
     segment->map_size = (size_t)(grows ? header.capacity : stat.size);
     if (log->pread || segment->map_size == 0)
         return PYKV_OK;
