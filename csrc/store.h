@@ -145,6 +145,8 @@ struct operation {
     struct present present;
 };
 
+int store_check_writable(const struct pykv_store *store);       /* it was opened for writing, and no sync has failed */
+int store_check_sizes(uint64_t key_size, uint64_t value_size);
 int store_lock(struct pykv_store *store);       /* the writer lock; repairs if its owner died */
 void store_unlock(struct pykv_store *store);
 /* Apply operations as one batch; the caller holds the writer lock. *end is the log position up to

@@ -9,7 +9,6 @@
  *
  * shared.h tells what a successor finds if the writer dies in between. */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "stage.h"
@@ -486,14 +485,14 @@ int store_mark(struct pykv_store *store)
 
 /* ---- Public ---- */
 
-static int check_writable(const struct pykv_store *store)
+int store_check_writable(const struct pykv_store *store)
 {
     if (store->read_only)
         return error_set(PYKV_READ_ONLY, 0, store->path, 0, "the store %s was opened for reading", store->path);
     return store_refused(store);
 }
 
-static int check_sizes(uint64_t key_size, uint64_t value_size)
+int store_check_sizes(uint64_t key_size, uint64_t value_size)
 {
     if (key_size > PYKV_KEY_SIZE_MAX)
         return error_set(PYKV_INVALID, 0, NULL, 0, "a key of %llu bytes is longer than %u",
@@ -528,12 +527,12 @@ static int write_batch(struct pykv_store *store, struct operation *operations, s
 static int write_one(struct pykv_store *store, struct operation *operation, int durability, uint64_t *deleted,
                      uint64_t *version)
 {
-    int status = check_sizes(operation->key_size, operation->value_size);
+    int status = store_check_sizes(operation->key_size, operation->value_size);
     if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
         return status;
     struct room room = room_now(store);
     do {
-        if ((status = check_writable(store)) == PYKV_OK) {
+        if ((status = store_check_writable(store)) == PYKV_OK) {
             operation->hash = hash_bytes(&store->hash_key, operation->key, operation->key_size);
             keydir_prefetch(store->keydir, operation->hash);    /* on its way while we lock */
             status = write_batch(store, operation, 1, 0, durability, NULL, deleted, version);
@@ -545,7 +544,7 @@ static int write_one(struct pykv_store *store, struct operation *operation, int 
 int pykv_put(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t *value, size_t value_size,
              uint64_t expiry_ms, int durability, uint64_t *version)
 {
-    int status = check_sizes(key_size, value_size);
+    int status = store_check_sizes(key_size, value_size);
     if (status != PYKV_OK)
         return status;
     struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size, .value = value,
@@ -577,7 +576,7 @@ int pykv_scratch(struct pykv_store *store, int *fd)
     int status = store_enter(store);
     if (status != PYKV_OK)
         return status;
-    if ((status = check_writable(store)) == PYKV_OK)
+    if ((status = store_check_writable(store)) == PYKV_OK)
         status = make_scratch(store, fd);
     store_leave(store);
     return status;
@@ -586,7 +585,7 @@ int pykv_scratch(struct pykv_store *store, int *fd)
 int pykv_delete(struct pykv_store *store, const uint8_t *key, size_t key_size, int durability)
 {
     uint64_t deleted = 0;
-    int status = check_sizes(key_size, 0);
+    int status = store_check_sizes(key_size, 0);
     if (status != PYKV_OK)
         return status;
     struct operation operation = { .kind = PYKV_DELETE, .key = key, .key_size = (uint32_t)key_size };
@@ -659,7 +658,7 @@ static int unpack(struct pykv_store *store, size_t count, const struct arrays *a
             return error_set(PYKV_INVALID, 0, NULL, 0, "operation %zu of the batch is of no known kind", i);
         if (value_size != 0 && kind != PYKV_PUT && kind != PYKV_EXPECT_VALUE)
             return error_set(PYKV_INVALID, 0, NULL, 0, "operation %zu of the batch has a value it cannot have", i);
-        int status = check_sizes(key_size, value_size);
+        int status = store_check_sizes(key_size, value_size);
         if (status != PYKV_OK)
             return status;
         out[i] = (struct operation){ .kind = kind, .key = keys, .key_size = key_size, .value = values,
@@ -684,7 +683,7 @@ static int write_arrays(struct pykv_store *store, struct pykv_snapshot *snapshot
         status = error_no_memory(SIZE_MAX);
     } else if (count > 8 && (operations = store->os->alloc(store->os, count * sizeof *operations)) == NULL) {
         status = error_no_memory(count * sizeof *operations);
-    } else if ((status = check_writable(store)) == PYKV_OK) {
+    } else if ((status = store_check_writable(store)) == PYKV_OK) {
         status = unpack(store, count, arrays, operations);
         bool unchanged = arrays->ops != NULL && memchr(arrays->ops, PYKV_EXPECT_PREFIX_UNCHANGED, count) != NULL;
         for (size_t i = 0; i < arrays->first && status == PYKV_OK && snapshot != NULL; i++) {
@@ -753,7 +752,7 @@ static int pass_version(struct pykv_store *store, uint64_t version, uint64_t *en
 static int load_version(struct pykv_store *store, uint64_t version, int durability)
 {
     uint64_t end = 0;
-    int status = check_writable(store);
+    int status = store_check_writable(store);
     while (status == PYKV_OK && end == 0) {
         status = store_sync_to(store, atomic_load(&store->shared->tail));
         if (status == PYKV_OK && (status = store_lock(store)) == PYKV_OK) {
@@ -800,144 +799,4 @@ int64_t pykv_snapshot_commit(struct pykv_snapshot *snapshot, size_t expect_count
     status = write_and_wait(store, snapshot, count, &arrays, durability, &failed, NULL, &version);
     pykv_snapshot_close(snapshot);
     return status == PYKV_CONFLICT ? -2000 - (int64_t)failed : status != PYKV_OK ? -1000 + status : (int64_t)version;
-}
-
-/* ---- Counters: decimal text, as a person would write the number ---- */
-
-static bool parse_integer(const uint8_t *text, size_t size, int64_t *out)
-{
-    bool negative = size > 0 && text[0] == '-';
-    uint64_t sum = 0, most = (uint64_t)INT64_MAX + negative;
-    size_t at = negative;
-    if (at == size || (text[at] == '0' && (size > at + 1 || negative)))
-        return false;
-    for (; at < size; at++) {
-        uint64_t digit = (uint64_t)(text[at] - '0');
-        if (text[at] < '0' || text[at] > '9' || sum > (most - digit) / 10)
-            return false;
-        sum = sum * 10 + digit;
-    }
-    *out = negative ? (int64_t)(0 - sum) : (int64_t)sum;
-    return true;
-}
-
-static size_t print_integer(int64_t value, uint8_t out[24])
-{
-    uint8_t digits[24];
-    size_t count = 0, size = 0;
-    uint64_t left = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
-    do {
-        digits[count++] = (uint8_t)('0' + left % 10);
-        left /= 10;
-    } while (left != 0);
-    if (value < 0)
-        out[size++] = '-';
-    while (count > 0)
-        out[size++] = digits[--count];
-    return size;
-}
-
-/* ---- What is read and written anew, under one hold of the lock ---- */
-
-static int rewrite(struct pykv_store *store, const uint8_t *key, size_t key_size, int durability,
-                   int (*step)(struct pykv_store *store, struct operation *operation, int durability, void *context,
-                               uint64_t *end), void *context)
-{
-    int status = check_sizes(key_size, 0);
-    if (status != PYKV_OK || (status = store_enter(store)) != PYKV_OK)
-        return status;
-    struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size,
-                                   .hash = hash_bytes(&store->hash_key, key, key_size) };
-    struct room room = room_now(store);
-    do {
-        uint64_t end = 0;
-        if ((status = check_writable(store)) == PYKV_OK && (status = store_lock(store)) == PYKV_OK) {
-            status = step(store, &operation, durability, context, &end);
-            store_unlock(store);
-            if (status == PYKV_OK)
-                status = store_settle(store, end, durability);
-        }
-    } while (room_again(store, &status, &room));
-    return status;
-}
-
-struct addition {
-    int64_t by, sum;
-    bool set_expiry;            /* to expiry_ms; else it stays */
-    uint64_t expiry_ms;
-};
-
-/* (W) Read, add, write. */
-static int add(struct pykv_store *store, struct operation *operation, int durability, void *context, uint64_t *end)
-{
-    struct addition *addition = context;
-    struct log_reader reader;
-    struct record record;
-    uint8_t text[24];
-    int64_t now = 0;
-    log_reader_init(&reader, store->os);
-    int status = store_find(store, shared_sequence(store->shared), operation->hash, operation->key,
-                            operation->key_size, &reader, &record);
-    bool present = status == PYKV_OK && !record_expired(store, &record);
-    if (status == PYKV_NOT_FOUND || status == PYKV_OK) {
-        status = PYKV_OK;
-        operation->number = addition->set_expiry ? addition->expiry_ms
-                            : present && record.flags & RECORD_EXPIRY ? record.expiry : 0;
-        if (present && !parse_integer(record.value, record.value_size, &now))
-            status = error_set(PYKV_NOT_A_NUMBER, 0, NULL, 0, "the value is not a decimal integer of 64 bits");
-        else if (__builtin_add_overflow(now, addition->by, &addition->sum))
-            status = error_set(PYKV_NOT_A_NUMBER, 0, NULL, 0, "the sum does not fit into 64 bits");
-    }
-    log_reader_release(&reader);
-    if (status != PYKV_OK)
-        return status;
-    operation->value = text;
-    operation->value_size = (uint32_t)print_integer(addition->sum, text);
-    return store_write_locked(store, operation, 1, durability, end);
-}
-
-int pykv_incr(struct pykv_store *store, const uint8_t *key, size_t key_size, int64_t by, int set_expiry,
-              uint64_t expiry_ms, int durability, int64_t *sum)
-{
-    struct addition addition = { .by = by, .set_expiry = set_expiry != 0, .expiry_ms = expiry_ms };
-    int status = rewrite(store, key, key_size, durability, add, &addition);
-    if (status == PYKV_OK)
-        *sum = addition.sum;
-    return status;
-}
-
-struct new_expiry {
-    uint64_t ms;
-    bool later;                 /* not if that is earlier */
-};
-
-/* (W) Read, and write the same anew. */
-static int expire_locked(struct pykv_store *store, struct operation *operation, int durability, void *context,
-                         uint64_t *end)
-{
-    const struct new_expiry *expiry = context;
-    struct log_reader reader;
-    struct record record;
-    log_reader_init(&reader, store->os);
-    int status = store_find(store, shared_sequence(store->shared), operation->hash, operation->key,
-                            operation->key_size, &reader, &record);
-    if (status == PYKV_OK && record_expired(store, &record))
-        status = PYKV_NOT_FOUND;
-    uint64_t before = status == PYKV_OK && record.flags & RECORD_EXPIRY ? record.expiry : 0;
-    bool earlier = before == 0 || (expiry->ms != 0 && expiry->ms < before);
-    if (status == PYKV_OK && expiry->ms != before && !(expiry->later && earlier)) {
-        operation->number = expiry->ms;
-        operation->value = record.value;
-        operation->value_size = record.value_size;
-        status = store_write_locked(store, operation, 1, durability, end);
-    }
-    log_reader_release(&reader);
-    return status;
-}
-
-int pykv_expire(struct pykv_store *store, const uint8_t *key, size_t key_size, uint64_t expiry_ms, int later,
-                int durability)
-{
-    struct new_expiry expiry = { .ms = expiry_ms, .later = later != 0 };
-    return rewrite(store, key, key_size, durability, expire_locked, &expiry);
 }

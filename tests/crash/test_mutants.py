@@ -153,7 +153,7 @@ MUTANTS = [
     ),
     Mutant(
         "touch-shortens-a-life",
-        "write.c",
+        "rewrite.c",
         r" && !\(expiry->later && earlier\)",
         " && (earlier || !expiry->later || expiry->later)",
         ("crash", "--flavour", "8", "--images", "5000"),
