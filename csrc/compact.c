@@ -351,7 +351,7 @@ static int retire(struct compaction *compaction)
     compaction->output = NULL;
     status = compact_settle(store);
     if (status == PYKV_OK)
-        status = store_sync_to(store, atomic_load(&store->shared->tail));
+        status = store_sync_whole(store);       /* its header tells the newest version, if nothing else does */
     if (status != PYKV_OK)
         return status;
     uint64_t retired = shared_sequence(store->shared) + 1;

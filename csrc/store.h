@@ -186,6 +186,7 @@ void store_sweep_locked(struct pykv_store *store);  /* (W) */
 /* ---- sync.c ---- */
 int store_sync_to(struct pykv_store *store, uint64_t position);
 int store_sync_sealed(struct pykv_store *store);   /* all segments but the active one */
+int store_sync_whole(struct pykv_store *store);     /* all, and the header of one that has nothing else yet */
 int store_refused(const struct pykv_store *store);  /* PYKV_SYNC_FAILED if so */
 
 /* ---- maintain.c ---- */

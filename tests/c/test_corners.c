@@ -144,6 +144,51 @@ static void a_power_cut_while_emptying_leaves_all_or_nothing(void)
     image_release(&image);
 }
 
+/* The newest version, after all that had one was deleted and its space given back. */
+static void versions_go_on_after_a_power_cut(void)
+{
+    struct image image = { 0 };
+    struct trace trace = { .count = 0 };
+    struct pykv_progress progress = { .left = 0 };
+    uint64_t before = 0, after = 0;
+    start();
+    open_store();
+    sim_save(sim, PATH, &image);
+    sim_record(sim, PATH, &trace);
+    put_many(3000);
+    for (unsigned n = 0; n < 3000; n++)
+        CHECK_EQUAL(pykv_delete(store, key_of(n), 8, PYKV_DURABILITY_DEFAULT), PYKV_OK);
+    CHECK_EQUAL(pykv_put(store, key_of(0), 8, key_of(0), 8, 0, PYKV_DURABILITY_DEFAULT, &before), PYKV_OK);
+    CHECK_EQUAL(pykv_delete(store, key_of(0), 8, PYKV_DURABILITY_DEFAULT), PYKV_OK);
+    do
+        CHECK_EQUAL(pykv_compact(store, &progress), PYKV_OK);
+    while (progress.left != 0);
+    sim_record(sim, PATH, NULL);
+    close_store();
+    end();
+    for (int model = DISK_POSIX; model <= DISK_EXT4; model++) {
+        struct disk *disk = disk_new((enum disk_model)model, &image);
+        for (size_t i = 0; i < trace.count; i++)
+            disk_apply(disk, &trace.effects[i]);
+        struct disk_choice cut = { .keep = calloc(disk_pending(disk) + 1, sizeof(bool)), .shared = SHARED_MISSING };
+        struct image left = { 0 };
+        disk_cut(disk, &cut, &left);        /* nothing but what was synced */
+        sim = sim_new(2);
+        sim_set_boot(sim, 2);
+        sim_load(sim, PATH, &left);
+        open_store();
+        CHECK_EQUAL(pykv_put(store, key_of(1), 8, key_of(1), 8, 0, PYKV_DURABILITY_DEFAULT, &after), PYKV_OK);
+        CHECK(after > before);
+        close_store();
+        end();
+        image_release(&left);
+        free(cut.keep);
+        disk_free(disk);
+    }
+    trace_release(&trace);
+    image_release(&image);
+}
+
 /* A table that grows a lot while it is being verified: 1,100,000 keys come when the first was read. */
 #define GROWN 1100000u
 
@@ -388,4 +433,5 @@ static void a_search_in_hostile_bytes_ends(void)
 
 TEST_MAIN(CASE(a_search_in_hostile_bytes_ends), CASE(a_repair_of_a_sealed_segment_lasts), CASE(a_repair_of_the_last_segment_lasts),
           CASE(a_damaged_frame_is_one_place), CASE(a_table_may_grow_while_it_is_verified), CASE(a_power_cut_while_emptying_leaves_all_or_nothing),
+          CASE(versions_go_on_after_a_power_cut),
           CASE(a_keydir_that_cannot_be_mapped_is_no_endless_search))
