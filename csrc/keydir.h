@@ -86,8 +86,12 @@ static inline struct keydir_place keydir_probe_place(const struct keydir_probe *
     return (struct keydir_place){ .word = &probe->group[probe->slot - 1], .version = probe->version };
 }
 
-/* Start fetching the bucket of `hash` into the cache. */
+/* Start fetching the bucket of `hash` into the cache; or that of a lookup that has begun. */
 void keydir_prefetch(struct keydir *keydir, uint64_t hash);
+static inline void keydir_probe_prefetch(const struct keydir_probe *probe)
+{
+    __builtin_prefetch((const void *)(uintptr_t)probe->group);
+}
 
 /* (W) Make room for `count` more slots: splits buckets and reserves nodes, so that the inserts that
  * follow cannot fail. PYKV_FULL or PYKV_NO_MEMORY: nothing has changed. */

@@ -346,15 +346,13 @@ struct lookup {
 static int prefetch_group(struct pykv_store *store, struct lookup *group, size_t count)
 {
     int status = PYKV_OK;
-    for (size_t i = 0; i < count; i++) {
-        group[i].probe.hash = hash_bytes(&store->hash_key, group[i].key, group[i].key_size);
-        keydir_prefetch(store->keydir, group[i].probe.hash);
+    for (size_t i = 0; i < count && status == PYKV_OK; i++) {
+        uint64_t hash = hash_bytes(&store->hash_key, group[i].key, group[i].key_size);
+        if ((status = keydir_probe(store->keydir, hash, &group[i].probe)) == PYKV_OK)
+            keydir_probe_prefetch(&group[i].probe);
     }
     for (size_t i = 0; i < count && status == PYKV_OK; i++) {
-        struct keydir_probe *probe = &group[i].probe;
-        if ((status = keydir_probe(store->keydir, probe->hash, probe)) != PYKV_OK)
-            break;
-        group[i].location = keydir_probe_next(store->keydir, probe);
+        group[i].location = keydir_probe_next(store->keydir, &group[i].probe);
         if (group[i].location != 0)
             log_prefetch(&store->log, group[i].location);
     }

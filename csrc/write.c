@@ -157,10 +157,11 @@ static int begin_group(struct pykv_store *store, const struct operation *group, 
     int status = PYKV_OK;
     if (count == 1)
         return begin(store, group[0].hash, begun);
-    for (size_t i = 0; i < count; i++)
-        keydir_prefetch(store->keydir, group[i].hash);
+    for (size_t i = 0; i < count && status == PYKV_OK; i++)
+        if ((status = keydir_probe(store->keydir, group[i].hash, &begun[i].probe)) == PYKV_OK)
+            keydir_probe_prefetch(&begun[i].probe);
     for (size_t i = 0; i < count && status == PYKV_OK; i++) {
-        status = begin(store, group[i].hash, &begun[i]);
+        begun[i].location = keydir_probe_next(store->keydir, &begun[i].probe);
         if (begun[i].location != 0)
             log_prefetch(&store->log, begun[i].location);
     }
