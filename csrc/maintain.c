@@ -340,27 +340,58 @@ static bool round_due(struct pykv_store *store)
     return now - last >= (uint64_t)IDLE_MS * 1000000 && atomic_compare_exchange_strong(&store->kept_ns, &last, now);
 }
 
-void maintain_nudge(struct pykv_store *store)
+/* Most writes need not ask what is due. */
+static inline bool looked(const struct pykv_store *store)
+{
+    return __builtin_expect(atomic_load_explicit(&store->shared->tail, memory_order_relaxed) <
+                                atomic_load_explicit(&store->looked_until, memory_order_relaxed), 1);
+}
+
+static bool alone(const struct pykv_store *store)
+{
+    return atomic_load(&store->keeper.thread) == NULL || atomic_load(&store->ahead.thread) == NULL;
+}
+
+static bool keeper_due(struct pykv_store *store)
+{
+    bool due = sealed_due(store) || checkpoint_due(store);
+    if (atomic_load_explicit(&store->shared->tail, memory_order_relaxed) >= atomic_load(&store->tell_at))
+        due |= usage_tell(store, false);    /* before writers have to wait for it */
+    return due;
+}
+
+bool maintain_waits(const struct pykv_store *store)
+{
+    return !looked(store) &&
+           (alone(store) || atomic_load(&store->shared->pressure) >= PRESSURE_SOME || sealed_many(store));
+}
+
+void maintain_wake(struct pykv_store *store)
 {
     uint64_t tail = atomic_load_explicit(&store->shared->tail, memory_order_relaxed);
-    if (__builtin_expect(tail < atomic_load_explicit(&store->looked_until, memory_order_relaxed), 1))
+    if (looked(store) || alone(store))
         return;
-    bool keeper_due = sealed_due(store) || checkpoint_due(store);
-    if (tail >= atomic_load(&store->tell_at))
-        keeper_due |= usage_tell(store, false);     /* before writers have to wait for it */
-    if (atomic_load(&store->keeper.thread) == NULL || atomic_load(&store->ahead.thread) == NULL) {
-        if (ahead_due(store) || keeper_due || interval_due(store) || round_due(store))
-            work_alone(store);
-        return;
-    }
-    if (atomic_load(&store->shared->pressure) >= PRESSURE_SOME)
-        hold_back(store);
-    if (keeper_due)
+    bool due = keeper_due(store);
+    if (due)
         wake(store, &store->keeper);
     if (ahead_due(store))
         wake(store, &store->ahead);
-    else if (!keeper_due)           /* most writes need not ask again */
+    else if (!due)
         atomic_store(&store->looked_until, tail + LOOK_SIZE / RECORD_ALIGNMENT);
+}
+
+void maintain_nudge(struct pykv_store *store)
+{
+    if (looked(store))
+        return;
+    if (alone(store)) {
+        if (keeper_due(store) || ahead_due(store) || interval_due(store) || round_due(store))
+            work_alone(store);
+        return;
+    }
+    maintain_wake(store);
+    if (atomic_load(&store->shared->pressure) >= PRESSURE_SOME)
+        hold_back(store);
     if (sealed_many(store))
         (void)store_sync_sealed(store);
 }

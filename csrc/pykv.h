@@ -200,6 +200,8 @@ int pykv_snapshot_renew(struct pykv_snapshot *snapshot);
  * After a fork both processes have the snapshot, and each closes its own. */
 void pykv_snapshot_close(struct pykv_snapshot *snapshot);
 int pykv_snapshot_closed(const struct pykv_snapshot *snapshot);    /* 1: it, or its store, is; 0 */
+/* 1: so little has been written since that the way back to a version takes a millisecond at most; 0. */
+int pykv_snapshot_young(const struct pykv_snapshot *snapshot);
 /* Closes if need be, and frees the handle, also after pykv_free() of the store; NULL is fine. */
 void pykv_snapshot_free(struct pykv_snapshot *snapshot);
 
@@ -233,6 +235,10 @@ int pykv_snapshot_contains_many(struct pykv_snapshot *snapshot, size_t count, co
 /* expiry_ms: milliseconds since 1970 at which the record is gone; 0 for never. */
 int pykv_put(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t *value,
              size_t value_size, uint64_t expiry_ms, int durability, uint64_t *version);
+/* The same with neither an expiry nor a durability of its own, if that can be done at once: 1. Else 0, with nothing
+ * changed: pykv_put() would wait for somebody, or see to something else first, or fail. */
+int pykv_put_at_once(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t *value,
+                     size_t value_size);
 
 /* A file without a name on the store's disk, in which a value may be gathered that is to be put: readable and
  * writable, the caller's to close, and gone then. PYKV_READ_ONLY, PYKV_SYNC_FAILED as a put. */

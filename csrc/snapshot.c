@@ -9,6 +9,8 @@
  * a child whose parent let go of a pin before the child had one of its own. */
 #include "store.h"
 
+#define YOUNG 10000u        /* steps back of 100 ns each, where every batch since was of the one key */
+
 static int closed(void) { return error_set(PYKV_CLOSED, 0, NULL, 0, "the snapshot is closed"); }
 
 int snapshot_take(struct pykv_snapshot *snapshot, struct pykv_store *store, struct pykv_snapshot *from)
@@ -59,6 +61,15 @@ int snapshot_enter(const struct pykv_snapshot *snapshot)
         return status;
     store_leave(snapshot->store);
     return closed();
+}
+
+int pykv_snapshot_young(const struct pykv_snapshot *snapshot)
+{
+    if (snapshot_enter(snapshot) != PYKV_OK)
+        return 0;
+    bool young = shared_sequence(snapshot->store->shared) - snapshot->instant.sequence <= YOUNG;
+    store_leave(snapshot->store);
+    return young;
 }
 
 int snapshot_check(const struct pykv_snapshot *snapshot, int status)

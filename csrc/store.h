@@ -199,7 +199,9 @@ void maintain_sealed(struct pykv_store *store);
 void maintain_trim(struct pykv_store *store);
 /* As maintain_sealed(), and what others have synced but not listed. */
 void maintain_list(struct pykv_store *store);
-void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helper if due */
+void maintain_nudge(struct pykv_store *store);  /* after a write: cheap; wakes the helpers if due, or waits for them */
+void maintain_wake(struct pykv_store *store);   /* the same, but never waits */
+bool maintain_waits(const struct pykv_store *store);    /* whether maintain_nudge() would */
 void maintain_ahead(struct pykv_store *store);  /* after a write of the keeper's own */
 void maintain_keeper(struct pykv_store *store); /* have the helper look for what is due */
 void maintain_sweep(struct pykv_store *store);  /* after a scan: has the helper sweep, if due */

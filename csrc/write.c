@@ -207,7 +207,9 @@ struct plan {
     uint64_t size;              /* bytes of the frame */
     uint64_t last;              /* where its last record begins */
     uint64_t deleted;
+    /* set by the caller: */
     bool durable;               /* a sync will follow at once */
+    bool at_once;               /* not if room must be made first */
 };
 
 static int plan_operation(struct pykv_store *store, struct operation *operation, struct begun *begun,
@@ -386,7 +388,7 @@ static int prepare(struct pykv_store *store, const struct plan *plan, uint64_t m
                 reserve_refuses(store, plan->puts != 0);
     if (plan->puts != 0)
         return none ? error_os(ENOSPC, store->path, 0, "put into")
-                    : log_prepare(&store->log, LOG_PUTS, size, last, position);
+                    : log_prepare(&store->log, plan->at_once ? LOG_NO_BLOCKS : LOG_PUTS, size, last, position);
     int status = log_prepare(&store->log, none ? LOG_NO_BLOCKS : LOG_DELETES, size, last, position);
     while (status == PYKV_FULL && !none && pykv_last_error()->os_errno != 0 && reserve_spend(store, size))
         status = log_prepare(&store->log, LOG_DELETES, size, last, position);
@@ -395,48 +397,46 @@ static int prepare(struct pykv_store *store, const struct plan *plan, uint64_t m
 
 /* `sequence` is the version that the batch gets, greater than all before. */
 static int write_locked(struct pykv_store *store, struct operation *operations, size_t count, uint64_t sequence,
-                        int durability, size_t *failed, uint64_t *deleted, uint64_t *version, uint64_t *end)
+                        struct plan *plan, size_t *failed, uint64_t *version, uint64_t *end)
 {
     struct shared *shared = store->shared;
-    struct plan plan = { .durable = store_commits(store, durability) };
     uint64_t position = atomic_load(&shared->tail);
     *end = 0;
     int status = store_refused(store);
     if (status == PYKV_OK && sequence > SEQUENCE_MAX)
         status = error_set(PYKV_FULL, 0, store->path, 0, "the store %s has used up its versions", store->path);
     if (status == PYKV_OK)
-        status = make_plan(store, operations, count, failed, &plan);
+        status = make_plan(store, operations, count, failed, plan);
     if (status != PYKV_OK)
         return status;
-    if (deleted != NULL)
-        *deleted = plan.deleted;
     if (version != NULL)
-        *version = plan.records == 0 ? shared_sequence(shared) : sequence;
-    if (plan.records == 0)
+        *version = plan->records == 0 ? shared_sequence(shared) : sequence;
+    if (plan->records == 0)
         return PYKV_OK;
-    if (plan.inserts != 0 && (status = keydir_reserve(store->keydir, plan.inserts)) != PYKV_OK)
+    if (plan->inserts != 0 && (status = keydir_reserve(store->keydir, plan->inserts)) != PYKV_OK)
         return status;
 
     uint64_t mark = mark_due(shared, position), mark_size = mark != 0 ? RECORD_BARE_SIZE : 0;
-    status = prepare(store, &plan, mark_size, &position);
+    status = prepare(store, plan, mark_size, &position);
     if (status != PYKV_OK)
         return status;
     if (mark != 0 && position_segment(position) != position_segment(atomic_load(&shared->durable)))
         mark = mark_size = 0;   /* a new segment began, of which nothing is durable yet */
-    status = write_frame(store, operations, count, &plan, sequence, mark, position, plan.size + mark_size);
+    status = write_frame(store, operations, count, plan, sequence, mark, position, plan->size + mark_size);
     if (status != PYKV_OK)
         return status;
     if (mark != 0)
         shared->marked = atomic_load(&shared->durable);
-    log_publish(&store->log, position, plan.size + mark_size);
+    log_publish(&store->log, position, plan->size + mark_size);
     *end = atomic_load(&shared->tail);
-    return publish(store, operations, count, &plan, sequence, position_offset(position) + mark_size, *end);
+    return publish(store, operations, count, plan, sequence, position_offset(position) + mark_size, *end);
 }
 
 int store_write_locked(struct pykv_store *store, struct operation *operations, size_t count, int durability,
                        uint64_t *end)
 {
-    return write_locked(store, operations, count, shared_sequence(store->shared) + 1, durability, NULL, NULL, NULL, end);
+    struct plan plan = { .durable = store_commits(store, durability) };
+    return write_locked(store, operations, count, shared_sequence(store->shared) + 1, &plan, NULL, NULL, end);
 }
 
 /* (W) A MARK where log_prepare() made room for it, and the counter at its sequence. Written, not stored: as in
@@ -509,6 +509,7 @@ int store_check_sizes(uint64_t key_size, uint64_t value_size)
 static int write_batch(struct pykv_store *store, struct operation *operations, size_t count, uint64_t sequence,
                        int durability, size_t *failed, uint64_t *deleted, uint64_t *version)
 {
+    struct plan plan = { .durable = store_commits(store, durability) };
     uint64_t end = 0;
     int status = store_lock(store);
     if (status != PYKV_OK)
@@ -517,9 +518,10 @@ static int write_batch(struct pykv_store *store, struct operation *operations, s
     if (sequence != 0 && sequence < next)
         status = PYKV_CONFLICT;
     else
-        status = write_locked(store, operations, count, sequence != 0 ? sequence : next, durability, failed, deleted,
-                              version, &end);
+        status = write_locked(store, operations, count, sequence != 0 ? sequence : next, &plan, failed, version, &end);
     store_unlock(store);
+    if (deleted != NULL)
+        *deleted = plan.deleted;
     if (status == PYKV_OK)
         status = store_settle(store, end, durability);
     return status;
@@ -551,6 +553,39 @@ int pykv_put(struct pykv_store *store, const uint8_t *key, size_t key_size, cons
     struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size, .value = value,
                                    .value_size = (uint32_t)value_size, .number = expiry_ms };
     return write_one(store, &operation, durability, NULL, version);
+}
+
+static bool put_at_once(struct pykv_store *store, struct operation *operation)
+{
+    const struct shared *shared = store->shared;
+    struct plan plan = { .at_once = true };
+    uint64_t end;
+    bool died;
+    if (maintain_waits(store) || store_commits(store, PYKV_DURABILITY_DEFAULT) ||
+        store_check_writable(store) != PYKV_OK)
+        return false;
+    operation->hash = hash_bytes(&store->hash_key, operation->key, operation->key_size);
+    keydir_prefetch(store->keydir, operation->hash);
+    if (!shared_lock_try(&store->shared->writer, &store->process, &died))
+        return false;
+    bool done = !needs_repair(shared) &&
+                write_locked(store, operation, 1, shared_sequence(shared) + 1, &plan, NULL, NULL, &end) == PYKV_OK;
+    store_unlock(store);
+    if (done)
+        maintain_wake(store);
+    return done;
+}
+
+int pykv_put_at_once(struct pykv_store *store, const uint8_t *key, size_t key_size, const uint8_t *value,
+                     size_t value_size)
+{
+    if (store_check_sizes(key_size, value_size) != PYKV_OK || store_enter(store) != PYKV_OK)
+        return false;
+    struct operation operation = { .kind = PYKV_PUT, .key = key, .key_size = (uint32_t)key_size, .value = value,
+                                   .value_size = (uint32_t)value_size };
+    bool done = put_at_once(store, &operation);
+    store_leave(store);
+    return done;
 }
 
 /* Its name is taken away at once. One that is there is left of somebody who died in between, or belongs to

@@ -28,51 +28,61 @@ struct reads {
     PyObject *handle;           /* of cffi: what its calls take for `store`, or NULL */
     struct pykv_store *store;
     struct pykv_snapshot *snapshot;     /* ours. NULL: we read the newest of everything */
-    _Atomic uint32_t careful;   /* so many more reads give the GIL away */
+    _Atomic uint32_t slowness;  /* of its calls: see below */
 };
 
 /* ---- The GIL ----
  *
- * A read in memory takes 150 ns, and waits for nobody; to give the GIL away for it wakes a thread that waits for it, which
- * takes longer, and comes too late. A read that the disk has part in takes 60 us and more. So reads keep the GIL until one
- * has taken long, and then give it away for the next thousand: where data are larger than memory one read in a thousand
- * stops other threads for a page fault. */
-#define CAREFUL 1000u
+ * A read in memory takes 150 ns, and waits for nobody. To give the GIL away for it wakes a thread that waits for it, which
+ * takes longer, and comes too late; and where another thread computes, to get it back takes that thread's five
+ * milliseconds. A read that the disk has part in takes 60 us and more, in which others could compute. So a call keeps the
+ * GIL as long as of those before it less than one in 64 took long. Puts keep it, too, where they can be done at once. */
+#define SLOW_MORE 64u           /* for a call that took long; for any other one less */
+#define SLOW_MAX 1024u          /* so many short ones, at most, are needed to forget the long ones */
 
 #if defined __x86_64__
 #define LONG_TICKS 50000u       /* 15 to 25 us */
 static inline uint64_t ticks(void) { return __builtin_ia32_rdtsc(); }
-#else                           /* each read is long: all give it away */
+#else                           /* each call is long: all give it away */
 #define LONG_TICKS 0u
 static inline uint64_t ticks(void) { return 0; }
 #endif
 
 struct gil {
-    PyThreadState *thread;      /* that gave it away; NULL: we keep it, */
-    uint64_t start;             /* and began then */
+    PyThreadState *thread;      /* that gave it away; NULL: we keep it */
+    uint64_t start;
+    bool large;                 /* the call copies much, and tells nothing of others */
 };
 
-/* `large`: it will copy much. A snapshot may have to go back over any number of versions. */
-static inline struct gil begin_read(struct reads *reads, bool large)
+static inline void give_away(struct gil *gil)
 {
-    struct gil gil = { .thread = NULL };
-    uint32_t careful = atomic_load_explicit(&reads->careful, memory_order_relaxed);
-    if (careful == 0 && LONG_TICKS != 0 && !large && reads->snapshot == NULL) {
-        gil.start = ticks();
-        return gil;
-    }
-    if (careful != 0)
-        atomic_store_explicit(&reads->careful, careful - 1, memory_order_relaxed);
-    gil.thread = PyEval_SaveThread();
+    if (gil->thread == NULL)
+        gil->thread = PyEval_SaveThread();
+}
+
+/* An old snapshot may have to go back over any number of versions. */
+static inline struct gil begin_call(struct reads *reads, bool large)
+{
+    struct gil gil = { .large = large };
+    uint32_t slowness = atomic_load_explicit(&reads->slowness, memory_order_relaxed);
+    if (slowness > SLOW_MORE || LONG_TICKS == 0 || large ||
+        (reads->snapshot != NULL && !pykv_snapshot_young(reads->snapshot)))
+        give_away(&gil);
+    gil.start = ticks();
     return gil;
 }
 
-static inline void end_read(struct reads *reads, struct gil gil)
+static inline void end_call(struct reads *reads, struct gil gil)
 {
+    uint32_t slowness = atomic_load_explicit(&reads->slowness, memory_order_relaxed), before = slowness;
+    if (ticks() - gil.start > LONG_TICKS)
+        slowness = slowness + SLOW_MORE < SLOW_MAX ? slowness + SLOW_MORE : SLOW_MAX;
+    else if (slowness != 0)
+        slowness--;
+    if (slowness != before && !gil.large)
+        atomic_store_explicit(&reads->slowness, slowness, memory_order_relaxed);
     if (gil.thread != NULL)
         PyEval_RestoreThread(gil.thread);
-    else if (ticks() - gil.start > LONG_TICKS)
-        atomic_store_explicit(&reads->careful, CAREFUL, memory_order_relaxed);
 }
 
 /* ---- Reads ---- */
@@ -80,12 +90,12 @@ static inline void end_read(struct reads *reads, struct gil gil)
 static int64_t find(struct reads *reads, const char *key, Py_ssize_t key_size, void *buffer, size_t capacity)
 {
     int64_t size;
-    struct gil gil = begin_read(reads, capacity > SMALL_SIZE);
+    struct gil gil = begin_call(reads, capacity > SMALL_SIZE);
     if (reads->snapshot != NULL)
         size = pykv_snapshot_get(reads->snapshot, (const uint8_t *)key, (size_t)key_size, buffer, capacity, NULL);
     else
         size = pykv_get(reads->store, (const uint8_t *)key, (size_t)key_size, buffer, capacity, NULL);
-    end_read(reads, gil);
+    end_call(reads, gil);
     return size;
 }
 
@@ -166,10 +176,10 @@ static int reads_contains(PyObject *self, PyObject *key)
     if (PyBytes_CheckExact(key)) {
         const uint8_t *bytes = (const uint8_t *)PyBytes_AsString(key);
         size_t key_size = (size_t)PyBytes_Size(key);
-        struct gil gil = begin_read(reads, false);
+        struct gil gil = begin_call(reads, false);
         int status = reads->snapshot != NULL ? pykv_snapshot_contains(reads->snapshot, bytes, key_size, NULL)
                                              : pykv_contains(reads->store, bytes, key_size, NULL);
-        end_read(reads, gil);
+        end_call(reads, gil);
         if (status == PYKV_OK || status == PYKV_NOT_FOUND)
             return status == PYKV_OK;
     }
@@ -249,10 +259,13 @@ static int writes_ass_subscript(PyObject *self, PyObject *key, PyObject *value)
     const uint8_t *key_bytes = (const uint8_t *)PyBytes_AsString(key);
     const uint8_t *value_bytes = (const uint8_t *)PyBytes_AsString(value);
     size_t key_size = (size_t)PyBytes_Size(key), value_size = (size_t)PyBytes_Size(value);
-    int status;
-    Py_BEGIN_ALLOW_THREADS
-    status = pykv_put(store, key_bytes, key_size, value_bytes, value_size, 0, PYKV_DURABILITY_DEFAULT, NULL);
-    Py_END_ALLOW_THREADS
+    int status = PYKV_OK;
+    struct gil gil = begin_call((struct reads *)self, value_size > SMALL_SIZE);
+    if (gil.thread != NULL || !pykv_put_at_once(store, key_bytes, key_size, value_bytes, value_size)) {
+        give_away(&gil);
+        status = pykv_put(store, key_bytes, key_size, value_bytes, value_size, 0, PYKV_DURABILITY_DEFAULT, NULL);
+    }
+    end_call((struct reads *)self, gil);
     if (status == PYKV_OK)
         return 0;
     PyObject *number = PyLong_FromLong(status);

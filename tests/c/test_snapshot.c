@@ -377,6 +377,30 @@ static void what_cannot_be_held_is_told(void)
     end();
 }
 
-TEST_MAIN(CASE(an_instant_stays), CASE(scans_outlive_their_snapshot), CASE(handles_outlive_the_store),
+/* However far back a key has to be read, that takes no longer than so many steps. */
+static void a_snapshot_is_young_for_a_while(void)
+{
+    start(0);
+    put("key", "0");
+    struct pykv_snapshot *snapshot = take();
+    CHECK(pykv_snapshot_young(snapshot));
+    for (unsigned i = 0; i < 10000; i++)
+        put("key", "1");
+    CHECK(pykv_snapshot_young(snapshot));
+    put("other", "1");
+    CHECK(!pykv_snapshot_young(snapshot));
+    CHECK_TEXT(get(snapshot, "key"), "0");
+    pykv_snapshot_renew(snapshot);
+    CHECK(pykv_snapshot_young(snapshot));
+    pykv_snapshot_close(snapshot);
+    CHECK(!pykv_snapshot_young(snapshot));
+    CHECK_EQUAL(pykv_close(store), PYKV_OK);
+    CHECK(!pykv_snapshot_young(snapshot));
+    pykv_snapshot_free(snapshot);
+    CHECK(!pykv_snapshot_young(NULL));
+    end();
+}
+
+TEST_MAIN(CASE(an_instant_stays), CASE(a_snapshot_is_young_for_a_while), CASE(scans_outlive_their_snapshot), CASE(handles_outlive_the_store),
           CASE(no_memory_is_no_leak), CASE(prefixes_are_watched), CASE(keys_are_unchanged),
           CASE(commits_end_their_snapshot), CASE(what_cannot_be_held_is_told))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import platform
+import resource
 import sys
 import threading
 import weakref
@@ -156,6 +158,43 @@ def test_a_class_of_ones_own(path: Path) -> None:
         assert b"k" not in db
         loud._closed = True  # the handle is db's
         loud._attach(ffi.NULL, 0)
+
+
+@pytest.mark.skipif(not hasattr(resource, "RUSAGE_THREAD"), reason="threads are not told apart")
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the GIL is given away")
+@pytest.mark.parametrize("what", ["get", "contains", "snapshot", "put"])
+def test_calls_in_memory_do_not_wait_for_a_thread_that_computes(db: pykv.Store, what: str) -> None:
+    """To give the GIL away is to sleep, call after call, until the other one's time is over."""
+    calls, stop = 20_000, threading.Event()
+    keys = [b"%d" % n for n in range(calls)]
+    db.put_many(dict.fromkeys(keys, b"value"))
+    snapshot = db.snapshot()
+
+    def compute() -> None:
+        while not stop.is_set():
+            pass
+
+    def call() -> None:
+        if what == "put":
+            for key in keys:
+                db[key] = b"other"
+        elif what == "contains":
+            assert all(key in db for key in keys)
+        else:
+            reader = snapshot if what == "snapshot" else db
+            assert all(reader[key] == b"value" for key in keys)
+
+    other = threading.Thread(target=compute)
+    other.start()
+    try:
+        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+        call()
+        slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+    finally:
+        stop.set()
+        other.join()
+        snapshot.close()
+    assert slept < calls / 20
 
 
 def test_no_reference_is_lost_or_kept(db: pykv.Store) -> None:
