@@ -56,7 +56,8 @@ static int read_candidate(struct pykv_store *store, uint64_t sequence, uint64_t 
     if (out->flags & ~(RECORD_TOMBSTONE | RECORD_EXPIRY | RECORD_MEMBER) || !key_equal(out, key, key_size))
         return PYKV_NOT_FOUND;
     *ours = true;
-    status = store_step_back(store, sequence, reader, out);
+    if (__builtin_expect(out->sequence > sequence, 0))
+        status = store_step_back(store, sequence, reader, out);
     if (status == PYKV_OK && out->flags & RECORD_TOMBSTONE)
         status = PYKV_NOT_FOUND;
     return status;
