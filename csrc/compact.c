@@ -38,7 +38,7 @@ struct candidate {
     struct record record;       /* in mapped memory, or in the reader of the walk */
 };
 
-struct move { uint64_t hash, from, to, size, sequence, expiry; bool dead; };
+struct move { uint64_t hash, from, to, size, sequence, expiry; bool dead; };    /* to 0: its slot goes */
 
 struct compaction {
     struct pykv_store *store;
@@ -96,11 +96,29 @@ static bool can_free(struct pykv_store *store)
     return false;
 }
 
+/* Segments that a compaction emptied and did not retire: one that is at work or, for who holds the maintain lock, one
+ * that died or was ended by a close. */
+static bool some_emptied(const struct pykv_store *store)
+{
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        if (atomic_load_explicit(&store->shared->segments[i].retired, memory_order_relaxed) == SEGMENT_EMPTIED)
+            return true;
+    return false;
+}
+
+/* They are like any other, to be emptied once more. */
+static void take_up_emptied(struct pykv_store *store)
+{
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        if (atomic_load(&store->shared->segments[i].retired) == SEGMENT_EMPTIED)
+            atomic_store(&store->shared->segments[i].retired, 0);
+}
+
 bool compact_due(struct pykv_store *store)
 {
     struct usage usage;
     usage_measure(store, &usage);
-    if (can_free(store) || atomic_load(&store->shared->disk_full))
+    if (can_free(store) || atomic_load(&store->shared->disk_full) || some_emptied(store))
         return true;
     return !atomic_load(&store->shared->compaction_paused) &&
            (usage_choose_due(store, &usage) != 0 || end_due(store, &usage));
@@ -130,21 +148,38 @@ static int output_begin(struct compaction *compaction, uint64_t least)
     return PYKV_OK;
 }
 
+/* (W) A tombstone that nobody needs. */
+static void drop_slot(struct pykv_store *store, const struct move *move)
+{
+    struct shared *shared = store->shared;
+    if (atomic_load(&shared->forgotten) < move->sequence)   /* for those who cannot pin: see snapshot.c */
+        atomic_store(&shared->forgotten, move->sequence);
+    if (keydir_remove(store->keydir, move->hash, location_short(move->from)) && atomic_load(&shared->dead_slots) != 0)
+        atomic_fetch_sub(&shared->dead_slots, 1);
+}
+
 /* Write out what is staged, and move the slots that still lead to the originals. */
 static int flush_moves(struct compaction *compaction)
 {
     struct pykv_store *store = compaction->store;
+    struct segment_entry *output = NULL;
     if (compaction->move_count == 0)
         return PYKV_OK;
-    int status = stage_flush(&compaction->stage);
+    int status = compaction->output == NULL ? PYKV_OK : stage_flush(&compaction->stage);
     if (status == PYKV_OK)
         status = store_lock(store);
     if (status != PYKV_OK)
         return status;
-    struct segment_entry *output = segment_of(store->shared, compaction->output->id);
-    atomic_store_explicit(&output->length, compaction->stage.offset, memory_order_release);
+    if (compaction->output != NULL) {
+        output = segment_of(store->shared, compaction->output->id);
+        atomic_store_explicit(&output->length, compaction->stage.offset, memory_order_release);
+    }
     for (size_t i = 0; i < compaction->move_count; i++) {
         const struct move *move = &compaction->moves[i];
+        if (move->to == 0) {
+            drop_slot(store, move);
+            continue;
+        }
         if (move->expiry != 0)
             expiry_note(&output->expiry_next, move->expiry);
         bool moved = keydir_replace(store->keydir, move->hash, (struct keydir_place){ .word = NULL },
@@ -159,8 +194,10 @@ static int flush_moves(struct compaction *compaction)
         }
     }
     store_unlock(store);
-    atomic_fetch_add(&store->shared->copied_bytes, compaction->stage.offset - compaction->flushed);
-    compaction->flushed = compaction->stage.offset;
+    if (output != NULL) {
+        atomic_fetch_add(&store->shared->copied_bytes, compaction->stage.offset - compaction->flushed);
+        compaction->flushed = compaction->stage.offset;
+    }
     compaction->move_count = 0;
     return PYKV_OK;
 }
@@ -177,6 +214,12 @@ static int is_newest(struct compaction *compaction, const struct candidate *cand
     *out = status != PYKV_OK || newest.sequence <= candidate->record.sequence;
     log_reader_release(&reader);
     return status == PYKV_NO_MEMORY || status == PYKV_IO ? status : PYKV_OK;
+}
+
+static int add_move(struct compaction *compaction, const struct move *move)
+{
+    compaction->moves[compaction->move_count++] = *move;
+    return compaction->move_count == GROUP ? flush_moves(compaction) : PYKV_OK;
 }
 
 static int copy(struct compaction *compaction, const struct candidate *candidate)
@@ -197,11 +240,10 @@ static int copy(struct compaction *compaction, const struct candidate *candidate
     compaction->stage.source_offset = location_offset(candidate->location);
     if ((status = stage_record(&compaction->stage, &record)) != PYKV_OK)
         return status;
-    compaction->moves[compaction->move_count++] =
-        (struct move){ .hash = candidate->hash, .from = candidate->location, .to = to, .size = record.size,
-                       .sequence = record.sequence, .expiry = record.flags & RECORD_EXPIRY ? record.expiry : 0,
-                       .dead = (record.flags & RECORD_TOMBSTONE) != 0 };
-    return compaction->move_count == GROUP ? flush_moves(compaction) : PYKV_OK;
+    return add_move(compaction, &(struct move){
+        .hash = candidate->hash, .from = candidate->location, .to = to, .size = record.size,
+        .sequence = record.sequence, .expiry = record.flags & RECORD_EXPIRY ? record.expiry : 0,
+        .dead = (record.flags & RECORD_TOMBSTONE) != 0 });
 }
 
 /* Copy those of a group that are needed. Their buckets are on their way into the cache. */
@@ -211,12 +253,14 @@ static int copy_group(struct compaction *compaction)
     for (size_t i = 0; i < compaction->candidate_count && status == PYKV_OK; i++) {
         const struct candidate *candidate = &compaction->candidates[i];
         bool needed = keydir_holds(compaction->store->keydir, candidate->hash, location_short(candidate->location));
-        if (candidate->record.flags & RECORD_TOMBSTONE) {
-            if (candidate->record.sequence <= compaction->needless && !needed)
-                continue;
-            if (!needed)
-                status = is_newest(compaction, candidate, &needed);
+        if (candidate->record.flags & RECORD_TOMBSTONE && candidate->record.sequence <= compaction->needless) {
+            if (needed)
+                status = add_move(compaction, &(struct move){ .hash = candidate->hash, .from = candidate->location,
+                                                              .sequence = candidate->record.sequence });
+            continue;
         }
+        if (candidate->record.flags & RECORD_TOMBSTONE && !needed)
+            status = is_newest(compaction, candidate, &needed);
         if (needed && status == PYKV_OK)
             status = copy(compaction, candidate);
     }
@@ -257,7 +301,7 @@ static int empty(struct compaction *compaction, uint64_t id)
     usage_measure(store, &usage);
     compaction->segment = usage.segment;
     compaction->looked = 0;
-    compaction->needless = compaction->no_strays ? usage_lowest_birth_but(&usage, entry) : 0;
+    compaction->needless = compaction->no_strays ? usage_needless(&usage, entry) : 0;
     int status = log_segment(&store->log, (uint32_t)(id % SEGMENT_SLOT_COUNT), &walk.segment);
     if (status == PYKV_OK) {
         atomic_store(&store->shared->compacting, id);
@@ -455,10 +499,6 @@ static int remove_strays(struct pykv_store *store, bool *none)
 
 static int begin(struct pykv_store *store, int (*between)(struct pykv_store *store), struct compaction **out)
 {
-    /* Of a compaction that died. */
-    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
-        if (atomic_load(&store->shared->segments[i].retired) == SEGMENT_EMPTIED)
-            atomic_store(&store->shared->segments[i].retired, 0);
     struct compaction *compaction = store->os->alloc(store->os, sizeof *compaction + LOG_DIRECT_SIZE);
     if (compaction == NULL)
         return error_no_memory(sizeof *compaction + LOG_DIRECT_SIZE);
@@ -480,6 +520,7 @@ int compact(struct pykv_store *store, int (*between)(struct pykv_store *store))
 {
     struct compaction *compaction = NULL;
     struct usage usage;
+    take_up_emptied(store);
     int status = compact_free(store);
     bool paused = atomic_load(&store->shared->compaction_paused) != 0;
     usage_measure(store, &usage);
@@ -528,6 +569,7 @@ static int compact_next(struct pykv_store *store, struct pykv_progress *progress
     struct usage usage;
     uint64_t left;
     int status = PYKV_OK;
+    take_up_emptied(store);
     usage_measure(store, &usage);
     if (progress->below == 0) {
         if (usage_active_dead(store, 1, 100))
@@ -577,6 +619,7 @@ void compact_one(struct pykv_store *store)
 {
     struct compaction *compaction = NULL;
     struct usage usage;
+    take_up_emptied(store);
     maintain_sealed(store);
     usage_measure(store, &usage);
     uint64_t id = usage_choose_full(store, &usage);

@@ -2,9 +2,10 @@
 
 #define TELL_PART 16u       /* of a segment is written between two looks at how much there is */
 
-uint64_t usage_lowest_birth_but(const struct usage *usage, const struct segment_entry *entry)
+uint64_t usage_needless(const struct usage *usage, const struct segment_entry *entry)
 {
-    return atomic_load(&entry->birth) == usage->births[0] ? usage->births[1] : usage->births[0];
+    uint64_t lowest = atomic_load(&entry->birth) == usage->births[0] ? usage->births[1] : usage->births[0];
+    return lowest < usage->oldest ? lowest : usage->oldest;
 }
 
 /* Bytes that compacting a segment gives back, and those to copy for it. Frames, marks and whatever is not
@@ -12,7 +13,7 @@ uint64_t usage_lowest_birth_but(const struct usage *usage, const struct segment_
 static uint64_t gain(const struct usage *usage, const struct segment_entry *entry, uint64_t *cost)
 {
     uint64_t length = atomic_load(&entry->length), needed = atomic_load(&entry->live_bytes);
-    if (atomic_load(&entry->tombstone_newest) > usage_lowest_birth_but(usage, entry))
+    if (atomic_load(&entry->tombstone_newest) > usage_needless(usage, entry))
         needed += atomic_load(&entry->tombstone_bytes);
     *cost = needed;
     if (needed != 0)
@@ -27,7 +28,8 @@ void usage_measure(struct pykv_store *store, struct usage *out)
     struct shared *shared = store->shared;
     struct shared_counters counters = shared_counters(shared);
     uint64_t active = position_segment(atomic_load(&shared->reserved));
-    *out = (struct usage){ .live = counters.live_bytes, .births = { UINT64_MAX, UINT64_MAX } };
+    *out = (struct usage){ .live = counters.live_bytes, .births = { UINT64_MAX, UINT64_MAX },
+                           .oldest = shared_oldest_pin(shared) };
     out->segment = log_capacity(&store->log, &out->log);
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
         const struct segment_entry *entry = &shared->segments[i];
@@ -61,7 +63,8 @@ void usage_measure(struct pykv_store *store, struct usage *out)
     for (size_t i = 0; i < SEGMENT_SLOT_COUNT && !out->hope; i++) {
         const struct segment_entry *entry = &shared->segments[i];
         uint64_t cost, id = atomic_load_explicit(&entry->id, memory_order_relaxed);
-        if (id != 0 && id != active && !segment_retired(entry) && atomic_load(&entry->damaged) == 0)
+        bool copies = atomic_load(&entry->kind) == SEGMENT_COMPACTED && atomic_load(&entry->synced) == 0;
+        if (id != 0 && id != active && !copies && !segment_retired(entry) && atomic_load(&entry->damaged) == 0)
             out->hope = gain(out, entry, &cost) >= atomic_load(&entry->length) / 10;
     }
 }
@@ -116,7 +119,7 @@ static bool has_needless(const struct usage *usage, const struct segment_entry *
 {
     return atomic_load(&entry->kind) == SEGMENT_COMPACTED &&
            atomic_load(&entry->tombstone_bytes) > atomic_load(&entry->length) / 100 &&
-           atomic_load(&entry->tombstone_newest) <= usage_lowest_birth_but(usage, entry);
+           atomic_load(&entry->tombstone_newest) <= usage_needless(usage, entry);
 }
 
 uint64_t usage_choose_next(struct pykv_store *store, const struct usage *usage, uint64_t below, uint64_t *left)

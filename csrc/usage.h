@@ -16,11 +16,13 @@ struct usage {
                                  * and one manifest are enough for as much as such a store can wait for */
     uint64_t room;              /* bytes that compaction may copy before it has given something back */
     uint64_t births[2];         /* the lowest, and the one after it */
+    uint64_t oldest;            /* version that the oldest snapshot sees */
     bool hope;                  /* some segment will give space, now or when it is durable */
 };
 void usage_measure(struct pykv_store *store, struct usage *out);
-/* The lowest birth among all segments but one: tombstones up to that version are needless in it. */
-uint64_t usage_lowest_birth_but(const struct usage *usage, const struct segment_entry *entry);
+/* Tombstones up to this version are needless in a segment: by the births of all others there is nothing older that
+ * they hide, and no snapshot is older, for which their slots would have to stay. */
+uint64_t usage_needless(const struct usage *usage, const struct segment_entry *entry);
 
 /* The segment to compact next, 0: none. Where the log is about to outgrow its bound, what gives most; at
  * any time, what is nearly empty; and what is half empty when nobody writes. */

@@ -310,6 +310,101 @@ static void no_record_begins_where_no_location_leads(void)
     _exit(0);               /* such a store cannot be closed */
 }
 
-TEST_MAIN(CASE(the_segment_last_written_to_is_gone), CASE(a_checkpoint_waits_for_the_manifest),
+/* Keys deleted while a snapshot was open have slots until none is. But where all that are open by now are newer than
+ * the deletes, nobody looks at the past of these keys: their tombstones go with what they hid, and are not copied again
+ * and again, without an end, for their slots. */
+static void tombstones_do_not_wait_for_newer_snapshots(void)
+{
+    struct pykv_options options = { .flag = PYKV_FLAG_CREATE, .segment_size = SEGMENT_SIZE };
+    struct sim *sim = sim_new(1);
+    struct pykv_snapshot *before, *now = NULL;
+    struct pykv_store *store;
+    struct pykv_stats stats;
+    char name[16];
+    CHECK_EQUAL(pykv_open_with(sim_os(sim), "/store", &options, &store), PYKV_OK);
+    put(store, "stays", 10, 's');
+    for (int i = 0; i < 400; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        put(store, name, 1000, 'v');
+    }
+    CHECK_EQUAL(pykv_snapshot_open(store, &before), PYKV_OK);
+    for (int i = 0; i < 400; i++) {
+        snprintf(name, sizeof name, "%d", i);
+        CHECK_EQUAL(pykv_delete(store, (const uint8_t *)name, strlen(name), DEFAULT), PYKV_OK);
+    }
+    CHECK_EQUAL(atomic_load(&store->shared->dead_slots), 400);
+    for (size_t round = 1; round <= 4; round++) {   /* at any time there is one of the past */
+        struct pykv_progress progress = { .left = 0 };
+        unsigned calls = 0;
+        CHECK_EQUAL(pykv_snapshot_open(store, &now), PYKV_OK);
+        put(store, "stays", 10 * round, 's');
+        CHECK_EQUAL(pykv_snapshot_get(before, (const uint8_t *)"399", 3, NULL, 0, NULL),
+                    round == 1 ? 1000 : -1000 + PYKV_NOT_FOUND);
+        pykv_snapshot_free(before);
+        do {
+            CHECK(calls++ < 20);
+            CHECK_EQUAL(pykv_compact(store, &progress), PYKV_OK);
+        } while (progress.left != 0);
+        before = now;
+    }
+    CHECK_EQUAL(atomic_load(&store->shared->dead_slots), 0);
+    CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+    CHECK_EQUAL(stats.keys, 1);
+    CHECK(stats.log_bytes < stats.held_bytes + 4096);
+    pykv_snapshot_free(before);
+    CHECK_EQUAL(pykv_close(store), PYKV_OK);
+    pykv_free(store);
+    CHECK_EQUAL(pykv_open_with(sim_os(sim), "/store", &options, &store), PYKV_OK);
+    CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
+    CHECK_EQUAL(stats.keys, 1);
+    CHECK_EQUAL(pykv_close(store), PYKV_OK);
+    pykv_free(store);
+    sim_free(sim);
+}
+
+/* A compaction was killed, or its process closed the store, before it retired what it had emptied. Nothing else is to be
+ * compacted: writers would wait for the space, and nobody would give it back. */
+static void what_was_emptied_and_not_retired_is_taken_up(void)
+{
+    struct pykv_options options = { .flag = PYKV_FLAG_CREATE, .segment_size = SEGMENT_SIZE };
+    struct sim *sim = sim_new(1);
+    struct pykv_store *store;
+    struct usage usage;
+    CHECK_EQUAL(pykv_open_with(sim_os(sim), "/store", &options, &store), PYKV_OK);
+    CHECK_EQUAL(pykv_compaction_pause(store, 1), PYKV_OK);
+    for (int i = 0; i < 200; i++)
+        put(store, "key", 1000, 'v');
+    CHECK_EQUAL(pykv_sync(store), PYKV_OK);
+    maintain_list(store);
+    unsigned emptied = 0;
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++) {
+        struct segment_entry *entry = &store->shared->segments[i];
+        if (atomic_load(&entry->id) == 0 || atomic_load(&entry->synced) == 0)
+            continue;
+        CHECK_EQUAL(atomic_load(&entry->live_bytes), 0);
+        atomic_store(&entry->retired, SEGMENT_EMPTIED);
+        emptied++;
+    }
+    CHECK(emptied >= 2);
+    CHECK_EQUAL(pykv_compaction_pause(store, 0), PYKV_OK);
+    usage_measure(store, &usage);
+    CHECK(usage.hope);
+    CHECK(compact_due(store));
+    for (unsigned rounds = 0; compact_due(store); rounds++) {
+        CHECK(rounds <= emptied);
+        maintain_keeper(store);
+    }
+    for (size_t i = 0; i < SEGMENT_SLOT_COUNT; i++)
+        CHECK(atomic_load(&store->shared->segments[i].retired) != SEGMENT_EMPTIED);
+    usage_measure(store, &usage);
+    CHECK(usage.log <= 2 * SEGMENT_SIZE);
+    check_value(store, "key", 1000, 'v');
+    CHECK_EQUAL(pykv_close(store), PYKV_OK);
+    pykv_free(store);
+    sim_free(sim);
+}
+
+TEST_MAIN(CASE(the_segment_last_written_to_is_gone), CASE(what_was_emptied_and_not_retired_is_taken_up),
+          CASE(tombstones_do_not_wait_for_newer_snapshots), CASE(a_checkpoint_waits_for_the_manifest),
           CASE(what_is_copied_is_what_was_verified), CASE(what_is_about_to_go_is_told_as_held),
           CASE(what_cannot_be_ended_stops_nothing), CASE(no_record_begins_where_no_location_leads))
