@@ -236,6 +236,10 @@ class _AsyncReader:
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self.keys()
 
+    # Refused: Python would ask for [0], [1], [2] and so on, each a future, without end.
+    __iter__ = None
+    __contains__ = None
+
     async def _iterate(self, begin: Callable[[], Iterator[Any]]) -> AsyncIterator[Any]:
         rows = await self._call(begin)
         while some := await self._call(lambda: [*islice(rows, ROWS_PER_HOP)]):

@@ -74,6 +74,20 @@ def test_each_call_answers_as_the_store_does(path: Path, durability: str) -> Non
     run(path, main, durability=durability)
 
 
+def test_what_would_go_round_for_ever_is_refused(path: Path) -> None:
+    """`in` and `for` do not fall back on [0], [1], [2], ..., each of which is a future."""
+
+    async def main(db: pykv.aio.AsyncStore) -> None:
+        async with db.snapshot() as snapshot, db.transaction() as transaction:
+            for readable in (db, snapshot, transaction):
+                with pytest.raises(TypeError, match="not iterable"):
+                    iter(readable)  # type: ignore[call-overload]
+                with pytest.raises(TypeError, match="not a container"):
+                    assert b"k" in readable  # type: ignore[operator]
+
+    run(path, main)
+
+
 def test_calls_of_one_turn_go_over_together(path: Path) -> None:
     async def main(db: pykv.aio.AsyncStore) -> None:
         threads: list[int] = []
