@@ -65,8 +65,8 @@ def value_pointer(value: Buffer) -> Any:
 
 def writable_pointer(buffer: Buffer) -> Any:
     """Return a C array through which C may write into *buffer*."""
-    view = _contiguous(buffer, "buffer")
-    if view.readonly:
+    view = None if isinstance(buffer, str) else _contiguous(buffer, "buffer")
+    if view is None or view.readonly:
         raise NotBytesError("the buffer must be writable, such as a bytearray")
     return ffi.from_buffer("uint8_t[]", view, require_writable=True)
 
@@ -102,8 +102,19 @@ def part_bounds(offset: int | None, length: int | None) -> tuple[int, int]:
     first = 0 if offset is None else operator.index(offset)
     count = VALUE_SIZE_MAX if length is None else operator.index(length)
     if first < 0 or count < 0:
-        raise InvalidError(f"offset and length cannot be negative: {first}, {count}")
+        raise InvalidError(f"offset and length cannot be negative: {offset}, {length}")
     return min(first, VALUE_SIZE_MAX), min(count, VALUE_SIZE_MAX)
+
+
+def addend(by: int) -> int:
+    """Return *by* as what a counter of 64 bits can be told to add."""
+    try:
+        number = operator.index(by)
+    except TypeError:
+        raise TypeError(f"by is an int, not {type(by).__name__}") from None
+    if not -(1 << 63) <= number < 1 << 63:
+        raise InvalidError(f"by is an integer of 64 bits, not {number}")
+    return number
 
 
 def expiry_ms(ttl: float | None) -> int:

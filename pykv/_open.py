@@ -123,7 +123,7 @@ def open(
     options.io = _choice("io", io, _IO)
     options.repair = bool(repair)
     options.interval_ms = _integer("interval_ms", interval_ms, *INTERVALS)
-    options.file_mode = _integer("mode", mode, 1, 0o777)
+    options.file_mode = _mode(mode)
     if segment_bytes is not None:
         options.segment_size = _integer("segment_bytes", segment_bytes, *SEGMENT_SIZES)
     if max_disk_bytes is not None:
@@ -174,6 +174,13 @@ def _choice(name: str, value: str, choices: dict[str, int]) -> int:
         allowed = ", ".join(map(repr, choices))
         raise InvalidError(f"{name} is one of {allowed}, not {value!r}")
     return choices[value]
+
+
+def _mode(value: Any) -> int:
+    mode = _integer("mode", value, 0, COUNT_MAX)
+    if mode & ~0o777 or mode & 0o600 != 0o600:
+        raise InvalidError(f"mode is from 0o600 to 0o777, and 0o600 is in it; not {mode:#o}")
+    return mode
 
 
 def _percent(name: str, value: Any) -> int:

@@ -26,6 +26,7 @@ from pykv._batch import (
 from pykv._buffers import (
     Buffer,
     Pairs,
+    addend,
     as_bytes,
     column,
     durability,
@@ -205,8 +206,7 @@ class Store(StoreReader, Writes, MutableMapping[bytes, bytes]):
         Source: `pykv_incr` in csrc/pykv.h.
         """
         key = as_bytes(key, "key")
-        if not -(1 << 63) <= by < 1 << 63:
-            raise InvalidError(f"by is an integer of 64 bits, not {by}")
+        by = addend(by)
         total = ffi.new("int64_t *")
         status = lib.pykv_incr(
             self._handle,

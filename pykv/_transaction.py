@@ -21,6 +21,7 @@ from pykv._buffers import (
     KEY_SIZE_MAX,
     Buffer,
     Pairs,
+    addend,
     as_bytes,
     expiry_ms,
     life_ms,
@@ -318,12 +319,12 @@ class Transaction(MutableMapping[bytes, bytes]):
         ...     t.incr(b"visits"), t.incr(b"visits", 9)
         (1, 10)
         """
-        key = as_bytes(key, "key")
+        key, by = as_bytes(key, "key"), addend(by)
         text = self.get(key, b"0")
         if not _INTEGER.fullmatch(text) or not _fits(before := int(text)):
             raise NotANumberError("the value is not a decimal integer of 64 bits")
         total = before + by
-        if not _fits(by) or not _fits(total):
+        if not _fits(total):
             raise NotANumberError("the sum does not fit into 64 bits")
         expiry = self._expiry(key) if ttl is None else expiry_ms(ttl)
         self[key] = b"%d" % total

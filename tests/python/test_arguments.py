@@ -222,6 +222,7 @@ def test_durable_of_another_type(db: pykv.Store, durable: Any) -> None:
         ("expected_keys", -1),
         ("expected_keys", 1 << 64),
         ("mode", 0),
+        ("mode", 0o440),
         ("mode", 0o1000),
     ],
 )
@@ -253,6 +254,12 @@ def test_options_of_other_types(path: Path, option: str, value: Any) -> None:
     with pytest.raises(TypeError, match=option):
         pykv.open(path, **{option: value})
     assert not path.exists()
+
+
+def test_modes_are_shown_in_octal(path: Path) -> None:
+    """As they are written: who reads of 384 has to look twice."""
+    with pytest.raises(pykv.InvalidError, match=r"0o600 to 0o777, .* not 0o440$"):
+        pykv.open(path, mode=0o440)
 
 
 def test_options_in_range(path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,10 +142,17 @@ def test_incr_does_not_wrap(db: pykv.Store) -> None:
         with pytest.raises(pykv.NotANumberError):
             db.incr(b"n", by)
         assert db[b"n"] == b"%d" % start
-    with pytest.raises(pykv.InvalidError):
-        db.incr(b"n", 2**63)
-    with pytest.raises(TypeError):
-        db.incr(b"n", 1.5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("by", [1.5, "1", b"1", None])
+def test_incr_by_what_is_no_int(db: pykv.Store, by: Any) -> None:
+    """The message names the argument and its type, in a transaction too."""
+    with db.transaction() as t:
+        for counter in (db, t):
+            with pytest.raises(TypeError, match=f"by is an int, not {type(by).__name__}"):
+                counter.incr(b"n", by)
+            with pytest.raises(pykv.InvalidError, match="by is an integer of 64 bits"):
+                counter.incr(b"n", 2**63)
 
 
 def test_ttl(db: pykv.Store) -> None:
