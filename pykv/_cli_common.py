@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import json
 import os
 import sys
@@ -39,16 +40,36 @@ class UsageFailure(Failure):
 
 
 class Commands(click.Group):
-    """A group of commands that turns every pykv.Error into a Failure."""
+    """A group of commands that turns every pykv.Error, and every OSError, into a Failure."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that the command line names."""
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            click.echo(nl=False)  # flushes, if there is a standard output
         except pykv.InvalidError as error:
             raise UsageFailure(describe(error)) from error
         except pykv.Error as error:
             raise Failure(describe(error)) from error
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # nobody reads on: click ends the command without a word
+                raise
+            _drop_output()
+            raise Failure(_told(error)) from error
+        return result
+
+
+def _told(error: OSError) -> str:
+    text = error.strerror or str(error)
+    return text if error.filename is None else f"{os.fsdecode(error.filename)}: {text}"
+
+
+def _drop_output() -> None:
+    """Let go of what standard output does not take: Python would try, and fail, again at exit."""
+    try:
+        click.echo(nl=False)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def describe(error: pykv.Error) -> str:
@@ -63,7 +84,10 @@ def describe(error: pykv.Error) -> str:
 def argument_bytes(text: str, is_base64: bool) -> bytes:
     """Return the bytes that an argument stands for: those of the shell, or decoded base64."""
     if is_base64:
-        return decode_base64(text, "the argument")
+        try:
+            return decode_base64(text, "the argument")
+        except Failure as failure:
+            raise UsageFailure(failure.message) from None
     return os.fsencode(text)
 
 

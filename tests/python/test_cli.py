@@ -31,6 +31,30 @@ def process(*arguments: Any, stdin: bytes = b"") -> subprocess.CompletedProcess[
     return subprocess.run([*COMMAND, *arguments], input=stdin, capture_output=True, check=False)
 
 
+# ---- Output that cannot be written ----
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has it")
+@pytest.mark.parametrize("command", ["get", "scan", "dump", "stats", "verify", "stats --json"])
+def test_a_full_disk_is_one_line(path: Path, command: str) -> None:
+    """Where standard output cannot be written, one line on stderr says so, and the exit code is 1."""
+    with pykv.open(path) as db:
+        db[b"k"] = b"v"
+    name, *options = command.split()
+    words = [*COMMAND, name, str(path), *(["k"] if name == "get" else []), *options]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr.decode()) == (1, "Error: No space left on device\n")
+
+
+def test_a_file_that_cannot_be_written_is_named(path: Path, tmp_path: Path) -> None:
+    with pykv.open(path) as db:
+        db[b"k"] = b"v"
+    done = run("bench", "--quick", "--directory", tmp_path / "missing")
+    assert (done.exit_code, done.stderr.count("\n")) == (1, 1)
+    assert str(tmp_path / "missing") in done.stderr
+
+
 # ---- One key ----
 
 
@@ -70,7 +94,8 @@ def test_base64_arguments(path: Path) -> None:
     assert run("get", path, key, "--base64").stdout_bytes == b"a\0b"
     assert run("scan", path, "--base64", "--prefix", "AGs=", "--keys").stdout == "\\x00key\n"
     assert run("delete", path, key, "--base64").exit_code == 0
-    assert run("get", path, "%", "--base64").exit_code == 1
+    wrong = run("get", path, "%", "--base64")
+    assert (wrong.exit_code, "no base64: '%'" in wrong.stderr) == (2, True)
 
 
 def test_ttl_and_durable(path: Path) -> None:
