@@ -86,9 +86,14 @@ static int note_name(void *context, const char *name)
     return 0;
 }
 
+static const char *remedy(const struct pykv_backup *backup)
+{
+    return backup->flags & PYKV_BACKUP_RESTORE ? "restore to a new directory" : "a backup wants a directory of its own";
+}
+
 static int refuse(const struct pykv_backup *backup, const char *what)
 {
-    return error_set(PYKV_INVALID, 0, backup->path, 0, "%s %s: a backup wants a directory of its own", backup->path, what);
+    return error_set(PYKV_INVALID, 0, backup->path, 0, "%s %s: %s", backup->path, what, remedy(backup));
 }
 
 /* What is there must be nothing, or a backup of this store. */
@@ -99,9 +104,8 @@ static int check_contents(struct pykv_backup *backup)
     if (error != 0)
         return error_os(error, backup->path, 0, "list");
     if (contents.foreign[0] != '\0')
-        return error_set(PYKV_NOT_A_STORE, 0, backup->path, 0,
-                         "%s holds %s, which is not pykv's: a backup wants a directory of its own", backup->path,
-                         contents.foreign);
+        return error_set(PYKV_NOT_A_STORE, 0, backup->path, 0, "%s holds %s, which is not pykv's: %s", backup->path,
+                         contents.foreign, remedy(backup));
     if (!contents.manifest)
         return contents.others ? refuse(backup, "holds a store") : PYKV_OK;
     int status = manifest_read(backup->os, backup->dir, &backup->before);

@@ -181,7 +181,8 @@ static int check_options(const char *path, const struct pykv_options *given, str
     if (out->file_mode == 0)
         out->file_mode = 0600;
     if (path[0] == '\0' || strlen(path) >= sizeof((struct pykv_store *)0)->path)
-        return error_set(PYKV_INVALID, 0, NULL, 0, "a path has 1 to %zu bytes", sizeof((struct pykv_store *)0)->path - 1);
+        return error_set(PYKV_INVALID, 0, NULL, 0, "a path has 1 to %zu bytes, not %zu",
+                         sizeof((struct pykv_store *)0)->path - 1, strlen(path));
     if (out->repair == PYKV_REPAIR_ASIDE && out->flag != PYKV_FLAG_READ)
         return error_set(PYKV_INVALID, 0, NULL, 0, "a repair aside is for reading");
     if (out->flag < PYKV_FLAG_READ || out->flag > PYKV_FLAG_NEW || out->durability < PYKV_DURABILITY_PROCESS ||

@@ -20,7 +20,7 @@ from pykv._core import ffi, lib
 from pykv._open import open, open_aside
 from pykv._records import batches_of, load_batch, records_of
 from pykv._stats import Damage, Report, damage_of
-from pykv.errors import CorruptError, InvalidError, failure
+from pykv.errors import CorruptError, InvalidError, MissingError, failure
 
 if TYPE_CHECKING:
     from pykv._store import Store
@@ -157,7 +157,7 @@ def repair(src: StrPath, dest: StrPath, *, progress: Progress | None = None) -> 
     Returns:
         What was saved, and each place that is not whole.
     Raises:
-        MissingError: There is no store at *src*.
+        MissingError: There is no store at *src*, or no directory above *dest*.
         BusyError: *src* is open.
         InvalidError: *dest* is there, and not empty.
         StoreFullError: The disk is full; *dest* does not appear.
@@ -175,6 +175,8 @@ def repair(src: StrPath, dest: StrPath, *, progress: Progress | None = None) -> 
         raise InvalidError(f"{place} is the store itself or lies in it")
     if place.exists() and (not place.is_dir() or any(place.iterdir())):
         raise InvalidError(f"{place} is there already: a repair writes a new store")
+    if not place.parent.is_dir():
+        raise MissingError(f"the directory above {place} does not exist", path=str(place))
     with open_aside(src) as damaged:
         report = damaged.verify()
         damage = _met(damaged) + report.damage

@@ -67,7 +67,8 @@ def open(
     Open the store in directory *path*.
 
     Args:
-        path: A directory that holds this store and nothing else.
+        path: A directory that holds this store and nothing else; the one above it exists. 511
+            bytes at most.
         flag: As with `dbm.open`. "r": must exist, for reading; "w": must exist; "c": created if
             missing; "n": always new and empty: what an old store at *path* held is removed.
         durability: What an acknowledged write survives. "process": the death of every process;

@@ -286,6 +286,11 @@ def test_kinds_of_paths(tmp_path: Path) -> None:
             assert db[b"n"] == b"%d" % n
 
 
+def test_a_path_that_is_too_long(tmp_path: Path) -> None:
+    with pytest.raises(pykv.InvalidError, match="a path has 1 to 511 bytes, not 512"):
+        pykv.open("x" * 512)
+
+
 def test_paths_that_are_none(tmp_path: Path) -> None:
     """What is no path is a TypeError, and a null byte in it a ValueError."""
     with pytest.raises(TypeError):

@@ -323,6 +323,21 @@ def test_restore_copies_and_checks(db: pykv.Store, tmp_path: Path) -> None:
         assert contents(tmp_path / "copy") == dict(restored)
 
 
+def test_what_restore_refuses(db: pykv.Store, tmp_path: Path) -> None:
+    """A directory that holds anything, and the message speaks of restoring."""
+    db.backup(tmp_path / "backup")
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "letter").touch()
+    pykv.open(tmp_path / "store").close()
+    for dest, kind in (
+        ("others", pykv.NotAStoreError),
+        ("backup", pykv.InvalidError),
+        ("store", pykv.InvalidError),
+    ):
+        with pytest.raises(kind, match=r"holds .*: restore to a new directory$"):
+            pykv.restore(db.path, tmp_path / dest)
+
+
 def test_restore_finds_damage(db: pykv.Store, tmp_path: Path) -> None:
     """In what it copies; a repair of the same then saves the rest."""
     dest = tmp_path / "copy"
@@ -465,6 +480,8 @@ def test_what_repair_refuses(plain: Any, tmp_path: Path) -> None:
     path, _ = plain
     with pytest.raises(pykv.MissingError):
         pykv.repair(tmp_path / "nowhere", tmp_path / "new")
+    with pytest.raises(pykv.MissingError, match=r"directory above .*new does not exist"):
+        pykv.repair(path, tmp_path / "nowhere" / "new")
     with pytest.raises(pykv.InvalidError, match="there already"):
         pykv.repair(path, tmp_path)
     with pytest.raises(pykv.InvalidError, match="lies in it"):
