@@ -14,6 +14,12 @@ try:
     from pykv._core import ffi as _ffi
     from pykv._core import lib as _lib
 except ImportError as error:
+    if isinstance(error, ModuleNotFoundError) and error.name == "pykv._core":
+        raise ImportError(
+            f"pykv is not compiled in {__path__[0]}: run Python in another directory, if pykv is"
+            " installed, or compile it here: pip install -e .",
+            name=error.name,
+        ) from error
     if "subinterpreter" not in str(error):
         raise
     raise ImportError(

@@ -157,3 +157,16 @@ def test_nothing_decodes_into_code() -> None:
         [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_a_source_tree_that_is_not_compiled(tmp_path: Path) -> None:
+    """Python in a clone finds the sources before what is installed: the error tells the way out."""
+    (tmp_path / "pykv").mkdir()
+    for source in PACKAGE.glob("*.py"):
+        (tmp_path / "pykv" / source.name).write_bytes(source.read_bytes())
+    command = [sys.executable, "-S", "-c", "import pykv"]  # -S: without what is installed
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ImportError: pykv is not compiled in ")
+    assert str(tmp_path / "pykv") in last
+    assert "pip install -e ." in last
