@@ -19,6 +19,7 @@ It never fails for being slow: speed is shown, not asserted.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -354,6 +355,8 @@ def main() -> None:
     if options.run:
         print(json.dumps(RUNNERS[options.run](options.directory, options.keys, options.seed)))
         return
+    if importlib.util.find_spec("lmdb") is None:
+        parser.error("py-lmdb is missing: pip install '.[peers]'")
     base = Path(tempfile.mkdtemp(prefix="pykv-report-", dir=options.directory))
     rounds: dict[str, list[dict[str, float]]] = {name: [] for name in RUNNERS}
     try:
