@@ -52,8 +52,7 @@ int process_join(struct process *process)
         if (error != EAGAIN && error != EACCES)
             return error_os(error, "lock", SLOT_OFFSET + slot, "lock");
     }
-    return error_set(PYKV_BUSY, 0, "lock", 0, "%u processes have the store open: no more can",
-                     PROCESS_SLOT_COUNT);
+    return error_set(PYKV_BUSY, 0, "lock", 0, "%u handles of the store are open: close some", PROCESS_SLOT_COUNT);
 }
 
 bool process_alive(const struct process *process, uint32_t slot)
