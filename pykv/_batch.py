@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 from pykv._buffers import Buffer, as_bytes, expiry_ms, key_bytes
 from pykv._core import lib
@@ -152,6 +152,9 @@ class Batch:
             conflict.key = key
             raise conflict
         self.version = written.version
+
+    def __reduce__(self) -> Any:
+        raise TypeError(f"{self!r} can be neither copied nor pickled")
 
     def __repr__(self) -> str:
         state = "open" if self._write is not None else "ended"

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import inspect
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -65,7 +66,7 @@ async def open(
     ...         return await users[b"1"]
     """
     commit = options.get("durability") == "commit"
-    hops = _Hops(THREADS_COMMIT if commit else THREADS, deal=commit)
+    hops = _Hops(os.fsdecode(path), THREADS_COMMIT if commit else THREADS, deal=commit)
     try:
         store = await hops.call(pykv.open, path, flag, **options)
     except BaseException:
@@ -107,7 +108,8 @@ class _Call:
 class _Hops:
     """Threads, and the calls that wait for one. All but `_run` happens in the loop's own thread."""
 
-    def __init__(self, threads: int, *, deal: bool) -> None:
+    def __init__(self, path: str, threads: int, *, deal: bool) -> None:
+        self._path = path  # for messages
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(threads, "pykv")
         self._threads = self._free = threads
@@ -121,7 +123,7 @@ class _Hops:
         if loop is not self._loop:
             raise RuntimeError("the store was opened in another event loop: open it in this one")
         if self._end is not None:
-            raise ClosedError("the store is closed")
+            raise ClosedError(f"the store {self._path} is closed", path=self._path)
         future: asyncio.Future[T] = loop.create_future()
         if not self._waiting:
             loop.call_soon(self._send)
@@ -356,6 +358,8 @@ class AsyncStore(_AsyncReader):
         durable: bool | None = None,
     ) -> T:
         """As `Store.transact`; *function* is an ordinary one, and runs in a thread."""
+        if inspect.iscoroutinefunction(function):
+            raise TypeError("transact() runs an ordinary function, no `async def`, in a thread")
         return await self._call(self._target.transact, function, retries=retries, durable=durable)
 
     # ---- The store itself ----

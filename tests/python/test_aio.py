@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,29 @@ def test_each_call_answers_as_the_store_does(path: Path, durability: str) -> Non
             await db.put("k", b"v")  # type: ignore[arg-type]
 
     run(path, main, durability=durability)
+
+
+def test_transact_takes_no_coroutines(path: Path) -> None:
+    """It would commit nothing, and return a coroutine that nobody awaits."""
+
+    async def visit(t: pykv.Transaction) -> int:
+        return t.incr(b"visits")
+
+    async def main(db: pykv.aio.AsyncStore) -> None:
+        with pytest.raises(TypeError, match="an ordinary function"):
+            await db.transact(visit)
+        assert await db.transact(lambda t: t.incr(b"visits")) == 1
+
+    run(path, main)
+
+
+def test_a_closed_store_is_named(path: Path) -> None:
+    async def main(db: pykv.aio.AsyncStore) -> None:
+        await db.close()
+        with pytest.raises(pykv.ClosedError, match=f"the store {re.escape(str(path))} is closed"):
+            await db.get(b"k")
+
+    run(path, main)
 
 
 def test_what_would_go_round_for_ever_is_refused(path: Path) -> None:

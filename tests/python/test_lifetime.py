@@ -273,6 +273,15 @@ def test_copies_are_handles_of_their_own(db: pykv.Store) -> None:
         assert db[b"k"] == b"v"
 
 
+def test_a_batch_cannot_be_copied(db: pykv.Store) -> None:
+    """A copy would write the same once more, through a handle that nobody closes."""
+    with db.batch() as batch:
+        batch[b"k"] = b"v"
+        for duplicate in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="neither copied nor pickled"):
+                duplicate(batch)
+
+
 def test_a_store_is_not_made_by_hand() -> None:
     """Only open() makes a store."""
     with pytest.raises(TypeError):
