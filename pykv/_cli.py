@@ -120,7 +120,9 @@ def delete(
     else:
         click.echo(f"{removed:,} removed")
     if not removed:
-        raise Failure("no such key" if len(names) == 1 else "none of the keys was there")
+        one = len(names) == 1
+        missing = f"there is no key {shown(names[0])} in" if one else "none of the keys is in"
+        raise Failure(f"{missing} {store}")
 
 
 # ---- All keys ----

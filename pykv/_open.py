@@ -103,7 +103,7 @@ def open(
         AccessError: No permission.
         NewerFormatError: Written by a later release; nothing was touched.
         CorruptError: Damage before the last durable point. See *repair*.
-        BusyError: In use by another machine.
+        BusyError: In use by another machine, or by 1,024 handles.
         InvalidError: An option is out of its range.
 
     >>> with pykv.open("users.kv") as users:

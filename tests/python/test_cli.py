@@ -69,7 +69,9 @@ def test_put_get_delete(path: Path) -> None:
         "version": 1,
     }
     assert run("delete", path, "k", "other").exit_code == 0
-    assert run("delete", path, "k").exit_code == 1
+    gone = run("delete", path, "k")
+    assert (gone.exit_code, f"no key k in {path}\n" in gone.stderr) == (1, True)
+    assert f"none of the keys is in {path}\n" in run("delete", path, "k", "l").stderr
     absent = run("get", path, "k")
     assert (absent.exit_code, absent.stdout) == (1, "")
     assert len(absent.stderr.splitlines()) == 1
