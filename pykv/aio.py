@@ -41,6 +41,7 @@ Shown = TypeVar("Shown")
 THREADS = 4
 THREADS_COMMIT = 16  # they mostly wait for the disk
 ROWS_PER_HOP = 1024
+_MISSING: Any = object()
 
 
 async def open(
@@ -215,6 +216,10 @@ class _AsyncReader:
         """As `Store.ttl`."""
         return await self._call(self._target.ttl, key)
 
+    @overload
+    async def get_many(self, keys: Iterable[Buffer]) -> list[bytes | None]: ...
+    @overload
+    async def get_many(self, keys: Iterable[Buffer], default: T) -> list[bytes | T]: ...
     async def get_many(self, keys: Iterable[Buffer], default: Any = None) -> list[Any]:
         """As `Store.get_many`."""
         return await self._call(self._target.get_many, [*keys], default)
@@ -272,9 +277,15 @@ class AsyncStore(_AsyncReader):
         """As `Store.delete`."""
         return await self._call(self._target.delete, key)
 
-    async def pop(self, key: Buffer, *default: Any) -> Any:
+    @overload
+    async def pop(self, key: Buffer) -> bytes: ...
+    @overload
+    async def pop(self, key: Buffer, default: T) -> bytes | T: ...
+    async def pop(self, key: Buffer, default: Any = _MISSING) -> Any:
         """As `Store.pop`."""
-        return await self._call(self._target.pop, key, *default)
+        if default is _MISSING:
+            return await self._call(self._target.pop, key)
+        return await self._call(self._target.pop, key, default)
 
     async def setdefault(self, key: Buffer, default: Buffer) -> bytes:
         """As `Store.setdefault`."""

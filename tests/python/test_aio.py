@@ -56,6 +56,7 @@ def test_each_call_answers_as_the_store_does(path: Path, durability: str) -> Non
         assert await db.setdefault(b"d", b"5") == b"5"
         assert await db.pop(b"d") == b"5"
         assert await db.pop(b"d", None) is None
+        assert await db.pop(b"d", default=7) == 7
         found = await db.get_with_version(b"c")
         assert found is not None
         assert found[0] == b"4"
