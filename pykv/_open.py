@@ -70,7 +70,8 @@ def open(
         path: A directory that holds this store and nothing else; the one above it exists. 511
             bytes at most.
         flag: As with `dbm.open`. "r": must exist, for reading; "w": must exist; "c": created if
-            missing; "n": always new and empty: what an old store at *path* held is removed.
+            missing; "n": always new and empty: what an old store at *path* held is removed, for
+            those who have it open, too.
         durability: What an acknowledged write survives. "process": the death of every process;
             "interval": also a power cut, but for the last *interval_ms*; "commit": also a power
             cut, and threads that write at once share one sync.
@@ -91,10 +92,10 @@ def open(
         repair: Skip damaged records during recovery, where otherwise it refuses to open. The
             keys that they held are gone, or older; `stats().damaged_records` counts the places.
             It is needed once: a checkpoint keeps later recoveries from there.
-        mode: Permission bits of the files of a new store, exactly these whatever the umask; the
-            directory gets x where they have r. A store that exists keeps the bits of its file
-            `lock`, also under "n": `chmod` the directory and all files to change them. To share
-            with a group, make the directory beforehand, setgid and of that group: 0o2770.
+        mode: Permission bits of the files of a new store, exactly these whatever the umask, 0o600
+            among them; the directory gets x where they have r. A store that exists keeps the bits
+            of its file `lock`, also under "n": `chmod` the directory and all files to change them.
+            To share with a group, make the directory beforehand, setgid and of that group: 0o2770.
     Returns:
         The open store: a context manager, and a `MutableMapping[bytes, bytes]`.
     Raises:

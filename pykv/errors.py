@@ -193,7 +193,12 @@ class SyncFailedError(_SystemError):
 
 
 class BusyError(_SystemError):
-    """Another machine uses the store, or as many processes or snapshots as there can be."""
+    """
+    Somebody is in the way.
+
+    Another machine uses the store; as many handles or snapshots are open as there can be; or what
+    `Store.backup` would write to, or `repair` would read, is open.
+    """
 
     status = lib.PYKV_BUSY
     _errno_default = _errno.EBUSY
