@@ -65,11 +65,15 @@ void maintain_trim(struct pykv_store *store)
     struct shared *shared = store->shared;
     for (uint32_t slot = 0; slot < SEGMENT_SLOT_COUNT; slot++) {
         struct segment_entry *entry = &shared->segments[slot];
-        uint64_t id = atomic_load(&entry->id), length = atomic_load(&entry->length);
         struct os_stat stat;
         char name[32];
         int fd;
-        if (id == 0 || atomic_load(&entry->synced) != 1 || log_open_file(&store->log, id, &fd) != 0)
+        /* First whether it is sealed and durable: others end and sync it without our lock, and a length that was
+         * asked for before that is 0. */
+        if (atomic_load(&entry->synced) != 1)
+            continue;
+        uint64_t id = atomic_load(&entry->id), length = atomic_load(&entry->length);
+        if (id == 0 || length == 0 || log_open_file(&store->log, id, &fd) != 0)
             continue;
         bool longer = store->os->file_stat(store->os, fd, &stat) == 0 && stat.size > length;
         (void)store->os->file_close(store->os, fd);

@@ -1,0 +1,143 @@
+/* What one process reads of a segment, and what becomes of it meanwhile in another: between two facts that are read
+ * one after the other. Where no call to the system lies between them, the table of segments is made unreadable for
+ * one who reads the second, of a segment whose entry lies on two pages: what is to happen then happens in the
+ * handler of the signal. */
+#define _GNU_SOURCE 1
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "os.h"
+#include "pykv.h"
+#include "store.h"
+#include "test.h"
+
+#define VALUE_SIZE 4000u
+
+static struct os os;                    /* of the keeper */
+static struct pykv_store *writer, *keeper;
+static char dest[512];
+static void (*then)(void);              /* in the trap, */
+static uint8_t *trap;                   /* this page; NULL: none is set */
+static size_t page;
+
+static void spring(int number)
+{
+    (void)number;
+    void (*now)(void) = then;
+    if (trap == NULL || mprotect(trap, page, PROT_READ | PROT_WRITE) != 0)
+        _exit(3);
+    trap = NULL;
+    then = NULL;
+    now();
+}
+
+/* Whoever next reads, through the table of `store`, what follows the length of a segment, calls `what` first. */
+static void set_trap(struct pykv_store *store, uint64_t id, void (*what)(void))
+{
+    struct sigaction action = { .sa_handler = spring, .sa_flags = SA_NODEFER };
+    CHECK_EQUAL(sigaction(SIGSEGV, &action, NULL), 0);
+    CHECK_EQUAL(sigaction(SIGBUS, &action, NULL), 0);
+    trap = (uint8_t *)&segment_of(store->shared, id)->live_bytes;
+    then = what;
+    CHECK_EQUAL(mprotect(trap, page, PROT_NONE), 0);
+}
+
+/* A number of a segment, of which all behind its length lies on another page. */
+static uint64_t number_for_trap(void)
+{
+    for (uint64_t id = 10;; id++)
+        if ((uintptr_t)&segment_of(writer->shared, id)->live_bytes % page == 0)
+            return id;
+}
+
+static void put(struct pykv_store *store, unsigned key, unsigned number)
+{
+    uint8_t value[VALUE_SIZE] = { 0 };
+    memcpy(value, &number, sizeof number);
+    CHECK_EQUAL(pykv_put(store, (uint8_t *)&key, sizeof key, value, sizeof value, 0, PYKV_DURABILITY_PROCESS, NULL), PYKV_OK);
+}
+
+static void check(struct pykv_store *store, unsigned key, unsigned number)
+{
+    uint8_t value[VALUE_SIZE];
+    int64_t size = pykv_get(store, (uint8_t *)&key, sizeof key, value, sizeof value, NULL);
+    if (size != VALUE_SIZE)
+        test_fail(__FILE__, __LINE__, "get %u: %lld %s", key, (long long)size, pykv_last_error()->message);
+    CHECK_BYTES(value, &number, sizeof number);
+}
+
+/* End the active segment, and begin one of that number. */
+static void begin_segment(uint64_t id)
+{
+    CHECK_EQUAL(store_lock(writer), PYKV_OK);
+    atomic_store(&writer->shared->segment_id_next, id);
+    CHECK_EQUAL(log_end_active(&writer->log), PYKV_OK);
+    struct shared_counters counters = shared_counters(writer->shared);
+    counters.position = atomic_load(&writer->shared->tail);
+    shared_counters_publish(writer->shared, &counters);
+    store_unlock(writer);
+    CHECK_EQUAL(position_segment(atomic_load(&writer->shared->tail)), id);
+}
+
+static int no_thread(const struct os *table, void (*run)(void *context), void *context, void **out)
+{
+    (void)table, (void)run, (void)context, (void)out;
+    return 11;
+}
+
+static void start(void)
+{
+    struct pykv_options options = { .flag = PYKV_FLAG_CREATE, .segment_size = 1 << 20 };
+    char path[512];
+    const char *directory = test_dir();
+    page = (size_t)sysconf(_SC_PAGESIZE);
+    snprintf(path, sizeof path, "%s/store", directory);
+    snprintf(dest, sizeof dest, "%s/backup", directory);
+    os = os_posix;
+    os.thread_start = no_thread;
+    static struct os plain;
+    plain = os;
+    CHECK_EQUAL(pykv_open_with(&plain, path, &options, &writer), PYKV_OK);
+    options.flag = PYKV_FLAG_WRITE;
+    CHECK_EQUAL(pykv_open_with(&os, path, &options, &keeper), PYKV_OK);
+}
+
+static void end(void)
+{
+    CHECK(trap == NULL);
+    CHECK_EQUAL(pykv_close(keeper), PYKV_OK);
+    pykv_free(keeper);
+    CHECK_EQUAL(pykv_close(writer), PYKV_OK);
+    pykv_free(writer);
+}
+
+/* ---- Trimming ---- */
+
+static void end_and_sync(void)
+{
+    begin_segment(3000);
+    CHECK_EQUAL(store_sync_sealed(writer), PYKV_OK);
+}
+
+/* It was active when its length was asked for, and sealed and durable when that was: not to be cut off at 0. */
+static void a_segment_ends_while_others_are_trimmed(void)
+{
+    start();
+    uint64_t id = number_for_trap();
+    begin_segment(id);
+    for (unsigned key = 0; key < 20; key++)
+        put(writer, key, key);
+    set_trap(keeper, id, end_and_sync);
+    maintain_trim(keeper);
+    for (unsigned key = 0; key < 20; key++)
+        check(keeper, key, key);
+    end();
+}
+
+TEST_MAIN(CASE(a_segment_ends_while_others_are_trimmed))
