@@ -199,9 +199,9 @@ static int prepare_directory(struct pykv_backup *backup)
 static uint64_t length_at(const struct pykv_backup *backup, uint64_t id)
 {
     const struct segment_entry *entry = segment_of(backup->store->shared, id);
-    uint64_t last = position_segment(backup->instant.position);
-    if (segment_retired(entry))
-        return 0;
+    uint64_t last = position_segment(backup->instant.position), retired = atomic_load(&entry->retired);
+    if (segment_retired(entry) && retired <= backup->instant.sequence)
+        return 0;                               /* else a batch that is not of the instant yet has emptied it */
     if (entry->kind == SEGMENT_COMPACTED)       /* without a manifest those that count are not listed */
         return atomic_load(&entry->synced) != 0 || backup->store->private ? atomic_load(&entry->length) : 0;
     return id > last ? 0 : id == last ? position_offset(backup->instant.position) : atomic_load(&entry->length);

@@ -140,4 +140,84 @@ static void a_segment_ends_while_others_are_trimmed(void)
     end();
 }
 
-TEST_MAIN(CASE(a_segment_ends_while_others_are_trimmed))
+/* ---- A backup ---- */
+
+static sem_t reached, resume;
+static pthread_t thread;
+
+static void stop_here(void)
+{
+    CHECK_EQUAL(sem_post(&reached), 0);
+    CHECK_EQUAL(sem_wait(&resume), 0);
+}
+
+static void *replace_first(void *context)
+{
+    (void)context;
+    put(writer, 1, 1001);
+    return NULL;
+}
+
+/* Compaction has begun: now the key that keeps its segment alive is replaced, by one who stops when the slot has been
+ * moved, before the batch is published. */
+static int dir_sync(const struct os *table, int dir)
+{
+    (void)table;
+    if (then != NULL && trap == NULL) {
+        void (*now)(void) = then;
+        set_trap(writer, number_for_trap(), now);
+        CHECK_EQUAL(pthread_create(&thread, NULL, replace_first, NULL), 0);
+        CHECK_EQUAL(sem_wait(&reached), 0);
+    }
+    return os_posix.dir_sync(&os_posix, dir);
+}
+
+static void back_up(void)
+{
+    struct pykv_backup *backup;
+    struct pykv_backup_progress progress;
+    int status = pykv_backup_open(keeper, dest, 0, &backup);
+    while (status == PYKV_OK)
+        status = pykv_backup_step(backup, &progress);
+    CHECK_EQUAL(status, PYKV_NOT_FOUND);
+    pykv_backup_close(backup);
+}
+
+/* A segment was emptied by a batch that is not yet published: an instant before that batch needs it. */
+static void a_backup_has_what_a_batch_under_way_replaces(void)
+{
+    struct pykv_options options = { .flag = PYKV_FLAG_READ };
+    struct pykv_progress progress = { .left = 0 };
+    struct pykv_snapshot *older;
+    struct pykv_store *copy;
+    start();
+    os.dir_sync = dir_sync;
+    sem_init(&reached, 0, 0);
+    sem_init(&resume, 0, 0);
+    begin_segment(number_for_trap());
+    put(writer, 1, 1);
+    put(writer, 2, 2);
+    begin_segment(3000);
+    CHECK_EQUAL(pykv_snapshot_open(keeper, &older), PYKV_OK);
+    put(writer, 2, 1002);
+    maintain_list(keeper);
+    check(writer, 1, 1);
+    then = stop_here;
+    do
+        CHECK_EQUAL(pykv_compact(keeper, &progress), PYKV_OK);
+    while (progress.left != 0);
+    CHECK(trap == NULL && then == NULL);
+    back_up();
+    sem_post(&resume);
+    CHECK_EQUAL(pthread_join(thread, NULL), 0);
+    check(writer, 1, 1001);
+    CHECK_EQUAL(pykv_open(dest, &options, &copy), PYKV_OK);
+    check(copy, 2, 1002);
+    check(copy, 1, 1);
+    pykv_free(copy);
+    pykv_snapshot_free(older);
+    end();
+}
+
+TEST_MAIN(CASE(a_segment_ends_while_others_are_trimmed),
+          CASE(a_backup_has_what_a_batch_under_way_replaces))
