@@ -74,14 +74,15 @@ static int find_once(struct pykv_store *store, uint64_t sequence, struct keydir_
         status = read_candidate(store, sequence, location, key, key_size, reader, out, &ours);
         if (ours ? status == PYKV_OK || status == PYKV_NOT_FOUND : status == PYKV_NO_MEMORY || status == PYKV_IO)
             return status;
-        if (status == PYKV_NOT_FOUND || status == PYKV_OK)
-            continue;
-        /* A record that cannot be read may be the key's: go on, another may prove to be it. */
+        /* Another key's, or one that cannot be read: perhaps ours was there, and its segment's place in the table has
+         * been given to another since. */
         if (!keydir_holds(store->keydir, probe->hash, location)) {
             *again = true;
             return PYKV_NOT_FOUND;
         }
-        damaged = status;
+        /* A record that cannot be read may be the key's: go on, another may prove to be it. */
+        if (status != PYKV_NOT_FOUND)
+            damaged = status;
     }
     if (probe->status != PYKV_OK)
         return probe->status;

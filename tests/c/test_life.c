@@ -37,15 +37,21 @@ static void spring(int number)
     now();
 }
 
-/* Whoever next reads, through the table of `store`, what follows the length of a segment, calls `what` first. */
-static void set_trap(struct pykv_store *store, uint64_t id, void (*what)(void))
+/* Whoever next reads on that page of memory calls `what` first. */
+static void set_trap_at(void *where, void (*what)(void))
 {
     struct sigaction action = { .sa_handler = spring, .sa_flags = SA_NODEFER };
     CHECK_EQUAL(sigaction(SIGSEGV, &action, NULL), 0);
     CHECK_EQUAL(sigaction(SIGBUS, &action, NULL), 0);
-    trap = (uint8_t *)&segment_of(store->shared, id)->live_bytes;
+    trap = (uint8_t *)where - (uintptr_t)where % page;
     then = what;
     CHECK_EQUAL(mprotect(trap, page, PROT_NONE), 0);
+}
+
+/* Who reads, through the table of `store`, what follows the length of a segment. */
+static void set_trap(struct pykv_store *store, uint64_t id, void (*what)(void))
+{
+    set_trap_at(&segment_of(store->shared, id)->live_bytes, what);
 }
 
 /* A number of a segment, of which all behind its length lies on another page. */
@@ -172,6 +178,14 @@ static int dir_sync(const struct os *table, int dir)
     return os_posix.dir_sync(&os_posix, dir);
 }
 
+static void compact_all(struct pykv_store *store)
+{
+    struct pykv_progress progress = { .left = 0 };
+    do
+        CHECK_EQUAL(pykv_compact(store, &progress), PYKV_OK);
+    while (progress.left != 0);
+}
+
 static void back_up(void)
 {
     struct pykv_backup *backup;
@@ -187,7 +201,6 @@ static void back_up(void)
 static void a_backup_has_what_a_batch_under_way_replaces(void)
 {
     struct pykv_options options = { .flag = PYKV_FLAG_READ };
-    struct pykv_progress progress = { .left = 0 };
     struct pykv_snapshot *older;
     struct pykv_store *copy;
     start();
@@ -203,9 +216,7 @@ static void a_backup_has_what_a_batch_under_way_replaces(void)
     maintain_list(keeper);
     check(writer, 1, 1);
     then = stop_here;
-    do
-        CHECK_EQUAL(pykv_compact(keeper, &progress), PYKV_OK);
-    while (progress.left != 0);
+    compact_all(keeper);
     CHECK(trap == NULL && then == NULL);
     back_up();
     sem_post(&resume);
@@ -219,5 +230,40 @@ static void a_backup_has_what_a_batch_under_way_replaces(void)
     end();
 }
 
+/* ---- A number's place, given to another ---- */
+
+/* Where key 1 was there is key 3. */
+static void compact_and_reuse(void)
+{
+    uint64_t id = number_for_trap();
+    compact_all(writer);
+    CHECK_EQUAL(atomic_load(&segment_of(writer->shared, id)->id), 0);
+    begin_segment(id + SEGMENT_SLOT_COUNT);
+    put(writer, 3, 3);
+    put(writer, 2, 1003);
+}
+
+static void begin_to_be_reused(void)
+{
+    start();
+    begin_segment(number_for_trap());
+    put(writer, 1, 1);
+    put(writer, 2, 2);
+    begin_segment(3000);
+    put(writer, 2, 1002);
+    maintain_list(writer);
+}
+
+/* A reader knows where its key is, and finds another's there: not that its own is absent. */
+static void a_segment_is_replaced_while_one_reads(void)
+{
+    begin_to_be_reused();
+    set_trap_at(&segment_of(keeper->shared, number_for_trap())->id, compact_and_reuse);
+    check(keeper, 1, 1);
+    check(keeper, 2, 1003);
+    check(keeper, 3, 3);
+    end();
+}
+
 TEST_MAIN(CASE(a_segment_ends_while_others_are_trimmed),
-          CASE(a_backup_has_what_a_batch_under_way_replaces))
+          CASE(a_backup_has_what_a_batch_under_way_replaces), CASE(a_segment_is_replaced_while_one_reads))
