@@ -175,10 +175,15 @@ int log_open_file(const struct log *log, uint64_t id, int *fd)
 {
     char name[32];
     log_segment_name(id, name);
-    /* What is sealed and durable never changes, and a backup may have it under another name. */
+    /* What is sealed and durable never changes, and a backup may have it under another name: also one that became so, or
+     * was removed, while we set out to open it. */
     const struct segment_entry *entry = &log->shared->segments[id % SEGMENT_SLOT_COUNT];
-    bool changes = atomic_load(&entry->id) != id || atomic_load(&entry->synced) == 0;
-    return log->os->file_open(log->os, log->dir, name, log->writable && changes ? OS_READ_WRITE : OS_READ_LINKED, 0, fd);
+    for (;;) {
+        bool changes = log->writable && atomic_load(&entry->synced) == 0 && atomic_load(&entry->id) == id;
+        int error = log->os->file_open(log->os, log->dir, name, changes ? OS_READ_WRITE : OS_READ_LINKED, 0, fd);
+        if (error != EINVAL || !changes || (atomic_load(&entry->synced) == 0 && atomic_load(&entry->id) == id))
+            return error;
+    }
 }
 
 static int segment_open(struct log *log, uint64_t id, struct segment **out)

@@ -186,15 +186,16 @@ static void compact_all(struct pykv_store *store)
     while (progress.left != 0);
 }
 
-static void back_up(void)
+static uint64_t back_up(struct pykv_store *store)
 {
     struct pykv_backup *backup;
     struct pykv_backup_progress progress;
-    int status = pykv_backup_open(keeper, dest, 0, &backup);
+    int status = pykv_backup_open(store, dest, 0, &backup);
     while (status == PYKV_OK)
         status = pykv_backup_step(backup, &progress);
     CHECK_EQUAL(status, PYKV_NOT_FOUND);
     pykv_backup_close(backup);
+    return progress.linked;
 }
 
 /* A segment was emptied by a batch that is not yet published: an instant before that batch needs it. */
@@ -218,7 +219,7 @@ static void a_backup_has_what_a_batch_under_way_replaces(void)
     then = stop_here;
     compact_all(keeper);
     CHECK(trap == NULL && then == NULL);
-    back_up();
+    (void)back_up(keeper);
     sem_post(&resume);
     CHECK_EQUAL(pthread_join(thread, NULL), 0);
     check(writer, 1, 1001);
@@ -227,6 +228,38 @@ static void a_backup_has_what_a_batch_under_way_replaces(void)
     check(copy, 1, 1);
     pykv_free(copy);
     pykv_snapshot_free(older);
+    end();
+}
+
+/* ---- A file with another name ---- */
+
+static void end_and_back_up(void)
+{
+    begin_segment(3000);
+    CHECK(back_up(writer) != 0);
+}
+
+static int file_open(const struct os *table, int dir, const char *name, enum os_open how, uint32_t mode, int *fd)
+{
+    (void)table;
+    void (*now)(void) = then;
+    if (now != NULL && how == OS_READ_WRITE && strncmp(name, "segment-", 8) == 0) {
+        then = NULL;
+        now();
+    }
+    return os_posix.file_open(&os_posix, dir, name, how, mode, fd);
+}
+
+/* It was still to be written to when a reader set out to open it, and then became part of a backup. */
+static void a_segment_is_linked_while_it_is_opened(void)
+{
+    start();
+    os.file_open = file_open;
+    begin_segment(10);
+    put(writer, 1, 1);
+    then = end_and_back_up;
+    check(keeper, 1, 1);
+    CHECK(then == NULL);
     end();
 }
 
@@ -266,4 +299,5 @@ static void a_segment_is_replaced_while_one_reads(void)
 }
 
 TEST_MAIN(CASE(a_segment_ends_while_others_are_trimmed),
-          CASE(a_backup_has_what_a_batch_under_way_replaces), CASE(a_segment_is_replaced_while_one_reads))
+          CASE(a_backup_has_what_a_batch_under_way_replaces), CASE(a_segment_is_linked_while_it_is_opened),
+          CASE(a_segment_is_replaced_while_one_reads))
