@@ -175,8 +175,8 @@ int log_open_file(const struct log *log, uint64_t id, int *fd)
 {
     char name[32];
     log_segment_name(id, name);
-    /* What is sealed and durable never changes, and a backup may have it under another name: also one that became so, or
-     * was removed, while we set out to open it. */
+    /* What is sealed and durable never changes, and a backup may have it under another name: also one that became so,
+     * or was removed, while we set out to open it. */
     const struct segment_entry *entry = &log->shared->segments[id % SEGMENT_SLOT_COUNT];
     for (;;) {
         bool changes = log->writable && atomic_load(&entry->synced) == 0 && atomic_load(&entry->id) == id;

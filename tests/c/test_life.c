@@ -66,7 +66,8 @@ static void put(struct pykv_store *store, unsigned key, unsigned number)
 {
     uint8_t value[VALUE_SIZE] = { 0 };
     memcpy(value, &number, sizeof number);
-    CHECK_EQUAL(pykv_put(store, (uint8_t *)&key, sizeof key, value, sizeof value, 0, PYKV_DURABILITY_PROCESS, NULL), PYKV_OK);
+    CHECK_EQUAL(pykv_put(store, (uint8_t *)&key, sizeof key, value, sizeof value, 0, PYKV_DURABILITY_PROCESS, NULL),
+                PYKV_OK);
 }
 
 static void check(struct pykv_store *store, unsigned key, unsigned number)
@@ -265,10 +266,12 @@ static void a_segment_is_linked_while_it_is_opened(void)
 
 /* ---- A number's place, given to another ---- */
 
+static uint64_t reused;
+
 /* Where key 1 was there is key 3. */
 static void compact_and_reuse(void)
 {
-    uint64_t id = number_for_trap();
+    uint64_t id = reused;
     compact_all(writer);
     CHECK_EQUAL(atomic_load(&segment_of(writer->shared, id)->id), 0);
     begin_segment(id + SEGMENT_SLOT_COUNT);
@@ -279,7 +282,9 @@ static void compact_and_reuse(void)
 static void begin_to_be_reused(void)
 {
     start();
-    begin_segment(number_for_trap());
+    begin_segment(reused = number_for_trap());
+    compact_all(writer);
+    CHECK_EQUAL(atomic_load(&segment_of(writer->shared, 1)->id), 0);
     put(writer, 1, 1);
     put(writer, 2, 2);
     begin_segment(3000);
@@ -291,13 +296,43 @@ static void begin_to_be_reused(void)
 static void a_segment_is_replaced_while_one_reads(void)
 {
     begin_to_be_reused();
-    set_trap_at(&segment_of(keeper->shared, number_for_trap())->id, compact_and_reuse);
+    set_trap_at(&segment_of(keeper->shared, reused)->id, compact_and_reuse);
     check(keeper, 1, 1);
     check(keeper, 2, 1003);
     check(keeper, 3, 3);
     end();
 }
 
+static void compact_and_reuse_for_more(void)
+{
+    compact_and_reuse();
+    for (unsigned key = 4; key < 20; key++)
+        put(writer, key, key);
+    begin_segment(reused + SEGMENT_SLOT_COUNT + 1);
+}
+
+/* Verification asks for the length of a segment: that of another is no damage. */
+static void a_segment_is_replaced_while_one_verifies(void)
+{
+    struct pykv_verification *verification;
+    struct pykv_progress progress;
+    struct pykv_report report;
+    begin_to_be_reused();
+    check(keeper, 1, 1);
+    CHECK_EQUAL(pykv_verify_open(keeper, &verification), PYKV_OK);
+    set_trap_at(&keeper->shared->tail, compact_and_reuse_for_more);
+    int status;
+    while ((status = pykv_verify_step(verification, &progress)) == PYKV_OK)
+        continue;
+    CHECK_EQUAL(status, PYKV_NOT_FOUND);
+    CHECK(trap == NULL);
+    (void)pykv_verify_report(verification, &report);
+    if (report.damage_count != 0)
+        test_fail(__FILE__, __LINE__, "%s at %llu", report.damage[0].path, (unsigned long long)report.damage[0].offset);
+    pykv_verify_close(verification);
+    end();
+}
+
 TEST_MAIN(CASE(a_segment_ends_while_others_are_trimmed),
           CASE(a_backup_has_what_a_batch_under_way_replaces), CASE(a_segment_is_linked_while_it_is_opened),
-          CASE(a_segment_is_replaced_while_one_reads))
+          CASE(a_segment_is_replaced_while_one_reads), CASE(a_segment_is_replaced_while_one_verifies))
