@@ -164,7 +164,11 @@ def test_a_class_of_ones_own(path: Path) -> None:
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the GIL is given away")
 @pytest.mark.parametrize("what", ["get", "contains", "snapshot", "put"])
 def test_calls_in_memory_do_not_wait_for_a_thread_that_computes(db: pykv.Store, what: str) -> None:
-    """To give the GIL away is to sleep, call after call, until the other one's time is over."""
+    """
+    To give the GIL away is to sleep, call after call, until the other one's time is over.
+
+    Calls that a busy machine makes long do so, too: so one of some tries has to be without.
+    """
     calls, stop = 20_000, threading.Event()
     keys = [b"%d" % n for n in range(calls)]
     db.put_many(dict.fromkeys(keys, b"value"))
@@ -186,10 +190,14 @@ def test_calls_in_memory_do_not_wait_for_a_thread_that_computes(db: pykv.Store, 
 
     other = threading.Thread(target=compute)
     other.start()
+    slept = calls
     try:
-        before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
-        call()
-        slept = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before
+        for _ in range(10):
+            before = resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw
+            call()
+            slept = min(slept, resource.getrusage(resource.RUSAGE_THREAD).ru_nvcsw - before)
+            if slept < calls / 20:
+                break
     finally:
         stop.set()
         other.join()
