@@ -200,7 +200,7 @@ int pykv_snapshot_renew(struct pykv_snapshot *snapshot);
  * After a fork both processes have the snapshot, and each closes its own. */
 void pykv_snapshot_close(struct pykv_snapshot *snapshot);
 int pykv_snapshot_closed(const struct pykv_snapshot *snapshot);    /* 1: it, or its store, is; 0 */
-/* 1: so little has been written since that the way back to a version takes a millisecond at most; 0. */
+/* 1: so little has been written since that on the way back to a version no more than 1 MiB is read; 0. */
 int pykv_snapshot_young(const struct pykv_snapshot *snapshot);
 /* Closes if need be, and frees the handle, also after pykv_free() of the store; NULL is fine. */
 void pykv_snapshot_free(struct pykv_snapshot *snapshot);

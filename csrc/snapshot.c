@@ -9,7 +9,7 @@
  * a child whose parent let go of a pin before the child had one of its own. */
 #include "store.h"
 
-#define YOUNG 10000u        /* steps back of 100 ns each, where every batch since was of the one key */
+#define YOUNG_SIZE (UINT64_C(1) << 20)      /* bytes of log, which may all be versions of the one key */
 
 static int closed(void) { return error_set(PYKV_CLOSED, 0, NULL, 0, "the snapshot is closed"); }
 
@@ -67,7 +67,8 @@ int pykv_snapshot_young(const struct pykv_snapshot *snapshot)
 {
     if (snapshot_enter(snapshot) != PYKV_OK)
         return 0;
-    bool young = shared_sequence(snapshot->store->shared) - snapshot->instant.sequence <= YOUNG;
+    uint64_t tail = atomic_load_explicit(&snapshot->store->shared->tail, memory_order_relaxed);
+    bool young = tail - snapshot->instant.position <= YOUNG_SIZE / RECORD_ALIGNMENT;    /* far more in another segment */
     store_leave(snapshot->store);
     return young;
 }

@@ -23,17 +23,22 @@ int store_refused(const struct pykv_store *store)
                      store->path);
 }
 
-/* Sync all that is there, with `header` even where that is no more than the header of a new segment, or only what
- * is sealed. The caller holds the sync lock. */
-static int sync_now(struct pykv_store *store, bool sealed_only, bool header)
+enum part {
+    SEALED,                     /* all segments but the active one */
+    RECORDS,                    /* all that is there */
+    WHOLE,                      /* and the header of a segment that has nothing else yet */
+};
+
+/* The caller holds the sync lock. */
+static int sync_now(struct pykv_store *store, enum part part)
 {
     struct shared *shared = store->shared;
     uint64_t sequence = shared_sequence(shared);
     uint64_t target = atomic_load_explicit(&shared->tail, memory_order_acquire);
-    if (sealed_only)
+    if (part == SEALED)
         target = position_make(position_segment(target), SEGMENT_HEADER_SIZE);
-    int status = log_sync(&store->log, target, header);
-    if (status == PYKV_OK && !sealed_only) {    /* those who came meanwhile are in the goal already */
+    int status = log_sync(&store->log, target, part == WHOLE);
+    if (status == PYKV_OK && part != SEALED) {    /* those who came meanwhile are in the goal already */
         shared->sync_goal = shared_sequence(shared) + (sequence - shared->sync_sequence);
         shared->sync_sequence = sequence;
     }
@@ -99,30 +104,30 @@ int store_sync_to(struct pykv_store *store, uint64_t position)
         }
         if (atomic_load_explicit(&shared->durable, memory_order_acquire) < position && store_refused(store) == PYKV_OK) {
             gather(store);
-            status = sync_now(store, false, false);
+            status = sync_now(store, RECORDS);
         }
         round_end(store);
     }
     return status;
 }
 
-static int sync_round(struct pykv_store *store, bool sealed_only, bool header)
+static int sync_round(struct pykv_store *store, enum part part)
 {
     bool died;
     shared_lock_acquire(&store->shared->sync, &store->process, &died);
     int status = store_refused(store);
     if (status == PYKV_OK)
-        status = sync_now(store, sealed_only, header);
+        status = sync_now(store, part);
     round_end(store);
     return status;
 }
 
-int store_sync_sealed(struct pykv_store *store) { return sync_round(store, true, false); }
+int store_sync_sealed(struct pykv_store *store) { return sync_round(store, SEALED); }
 
 int store_sync_whole(struct pykv_store *store)
 {
     uint64_t tail = atomic_load(&store->shared->tail);
-    return position_offset(tail) == SEGMENT_HEADER_SIZE ? sync_round(store, false, true) : store_sync_to(store, tail);
+    return position_offset(tail) == SEGMENT_HEADER_SIZE ? sync_round(store, WHOLE) : store_sync_to(store, tail);
 }
 
 bool store_commits(const struct pykv_store *store, int durability)

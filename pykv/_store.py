@@ -51,7 +51,7 @@ T = TypeVar("T")
 DURABILITY_DEFAULT = lib.PYKV_DURABILITY_DEFAULT
 CONFLICT = lib.PYKV_CONFLICT
 PAUSE_FIRST, PAUSE_MAX = 0.001, 0.1  # seconds, at most, before a transaction is tried again
-_MISSING: Any = object()
+MISSING: Any = object()
 
 _put = lib.pykv_put
 _delete = lib.pykv_delete
@@ -521,7 +521,7 @@ class Store(StoreReader, Writes, MutableMapping[bytes, bytes]):
     def pop(self, key: Buffer) -> bytes: ...
     @overload
     def pop(self, key: Buffer, default: T) -> bytes | T: ...
-    def pop(self, key: Buffer, default: Any = _MISSING) -> Any:
+    def pop(self, key: Buffer, default: Any = MISSING) -> Any:
         """
         Remove *key* and return its value, in one step: no two callers get the same one.
 
@@ -543,7 +543,7 @@ class Store(StoreReader, Writes, MutableMapping[bytes, bytes]):
             value, version = found
             if self._write([EXPECT_VERSION, DELETE], [key, key], None, [version, 0]).applied:
                 return value
-        if default is _MISSING:
+        if default is MISSING:
             raise KeyError(key)
         return default
 

@@ -31,7 +31,7 @@ from pykv._buffers import Buffer, Pairs, pairs_of
 from pykv._open import Flag, Options
 from pykv._snapshot import Snapshot
 from pykv._stats import Report, Stats
-from pykv._store import Store
+from pykv._store import MISSING, Store
 from pykv._transaction import Transaction
 from pykv.errors import ClosedError
 
@@ -41,7 +41,6 @@ Shown = TypeVar("Shown")
 THREADS = 4
 THREADS_COMMIT = 16  # they mostly wait for the disk
 ROWS_PER_HOP = 1024
-_MISSING: Any = object()
 
 
 async def open(
@@ -281,10 +280,8 @@ class AsyncStore(_AsyncReader):
     async def pop(self, key: Buffer) -> bytes: ...
     @overload
     async def pop(self, key: Buffer, default: T) -> bytes | T: ...
-    async def pop(self, key: Buffer, default: Any = _MISSING) -> Any:
+    async def pop(self, key: Buffer, default: Any = MISSING) -> Any:
         """As `Store.pop`."""
-        if default is _MISSING:
-            return await self._call(self._target.pop, key)
         return await self._call(self._target.pop, key, default)
 
     async def setdefault(self, key: Buffer, default: Buffer) -> bytes:

@@ -377,21 +377,34 @@ static void what_cannot_be_held_is_told(void)
     end();
 }
 
-/* However far back a key has to be read, that takes no longer than so many steps. */
+static void put_size(const char *key, size_t size)
+{
+    static const uint8_t value[1 << 20];
+    CHECK_EQUAL(pykv_put(store, (const uint8_t *)key, strlen(key), value, size, 0, PYKV_DURABILITY_DEFAULT, NULL), PYKV_OK);
+}
+
+/* However far back a key has to be read: that is no more than was written since, of few long versions or many. */
 static void a_snapshot_is_young_for_a_while(void)
 {
     start(0);
+    pykv_free(store);
+    options.segment_size = 8 << 20;
+    options.flag = PYKV_FLAG_NEW;
+    store = open_store();
     put("key", "0");
     struct pykv_snapshot *snapshot = take();
     CHECK(pykv_snapshot_young(snapshot));
-    for (unsigned i = 0; i < 10000; i++)
+    for (unsigned i = 0; i < (1 << 20) / 32 - 100; i++)
         put("key", "1");
     CHECK(pykv_snapshot_young(snapshot));
-    put("other", "1");
+    put_size("other", 100 * 32);
     CHECK(!pykv_snapshot_young(snapshot));
     CHECK_TEXT(get(snapshot, "key"), "0");
-    pykv_snapshot_renew(snapshot);
+    CHECK_EQUAL(pykv_snapshot_renew(snapshot), PYKV_OK);
+    put_size("key", (1 << 20) - 256);
     CHECK(pykv_snapshot_young(snapshot));
+    put_size("key", 256);
+    CHECK(!pykv_snapshot_young(snapshot));
     pykv_snapshot_close(snapshot);
     CHECK(!pykv_snapshot_young(snapshot));
     CHECK_EQUAL(pykv_close(store), PYKV_OK);
