@@ -317,8 +317,8 @@ static void tombstones_do_not_wait_for_newer_snapshots(void)
 {
     struct pykv_options options = { .flag = PYKV_FLAG_CREATE, .segment_size = SEGMENT_SIZE };
     struct sim *sim = sim_new(1);
-    struct pykv_snapshot *before, *now = NULL;
-    struct pykv_store *store;
+    struct pykv_snapshot *before, *now = NULL, *lost = NULL, *later = NULL;
+    struct pykv_store *store, *reader;
     struct pykv_stats stats;
     char name[16];
     CHECK_EQUAL(pykv_open_with(sim_os(sim), "/store", &options, &store), PYKV_OK);
@@ -327,12 +327,19 @@ static void tombstones_do_not_wait_for_newer_snapshots(void)
         snprintf(name, sizeof name, "%d", i);
         put(store, name, 1000, 'v');
     }
+    sim_set_read_only(sim, true);
+    options.flag = PYKV_FLAG_READ;
+    CHECK_EQUAL(pykv_open_with(sim_os(sim), "/store", &options, &reader), PYKV_OK);     /* it cannot pin */
+    options.flag = PYKV_FLAG_CREATE;
+    sim_set_read_only(sim, false);
+    CHECK_EQUAL(pykv_snapshot_open(reader, &lost), PYKV_OK);
     CHECK_EQUAL(pykv_snapshot_open(store, &before), PYKV_OK);
     for (int i = 0; i < 400; i++) {
         snprintf(name, sizeof name, "%d", i);
         CHECK_EQUAL(pykv_delete(store, (const uint8_t *)name, strlen(name), DEFAULT), PYKV_OK);
     }
     CHECK_EQUAL(atomic_load(&store->shared->dead_slots), 400);
+    CHECK_EQUAL(pykv_snapshot_open(reader, &later), PYKV_OK);
     for (size_t round = 1; round <= 4; round++) {   /* at any time there is one of the past */
         struct pykv_progress progress = { .left = 0 };
         unsigned calls = 0;
@@ -348,6 +355,11 @@ static void tombstones_do_not_wait_for_newer_snapshots(void)
         before = now;
     }
     CHECK_EQUAL(atomic_load(&store->shared->dead_slots), 0);
+    CHECK_EQUAL(pykv_snapshot_get(lost, (const uint8_t *)"399", 3, NULL, 0, NULL), -1000 + PYKV_SNAPSHOT_LOST);
+    CHECK_EQUAL(pykv_snapshot_get(later, (const uint8_t *)"399", 3, NULL, 0, NULL), -1000 + PYKV_NOT_FOUND);
+    pykv_snapshot_free(lost);
+    pykv_snapshot_free(later);
+    pykv_free(reader);
     CHECK_EQUAL(pykv_stats(store, &stats), PYKV_OK);
     CHECK_EQUAL(stats.keys, 1);
     CHECK(stats.log_bytes < stats.held_bytes + 4096);
